@@ -1,0 +1,217 @@
+"""The project's nouns: frozen values without I/O, importing nothing else of the project.
+
+Harm bounds are probabilities in [0, 1]. Log quantities are natural logarithms (nats).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+"""What a context, an action or an outcome may hold: plain JSON."""
+
+JsonObject: TypeAlias = Mapping[str, JsonValue]
+
+
+class Decision(enum.StrEnum):
+    """What the guardrail says to an action. Anything but ACCEPT must not be carried out as is."""
+
+    ACCEPT = "accept"
+    ESCALATE = "escalate"
+    REJECT = "reject"
+
+    @property
+    def caution(self) -> int:
+        """0 for accept, 1 for escalate, 2 for reject: the larger is the more cautious."""
+        return {"accept": 0, "escalate": 1, "reject": 2}[self.value]
+
+
+class GuaranteeKind(enum.StrEnum):
+    """How much a reported harm bound promises."""
+
+    THEOREM = "theorem"
+    """Holds at all times at once with the stated confidence, under the stated assumptions."""
+    ASYMPTOTIC = "asymptotic"
+    """Holds for all times after some unknown time; says nothing about the present one."""
+    ESTIMATE = "estimate"
+    """Part of the computation is an approximation whose error is not bounded."""
+    NONE = "none"
+    """No promise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What a harm bound promises.
+
+    Attributes:
+        kind: how strong the promise is.
+        confidence: 1 - delta in [0, 1]; 0 unless `kind` is THEOREM.
+        assumptions: what must be true of the world for the promise to hold, in words.
+        source: the proposition or paper that proves it.
+    """
+
+    kind: GuaranteeKind
+    confidence: float
+    assumptions: tuple[str, ...]
+    source: str
+
+
+NO_GUARANTEE = Guarantee(GuaranteeKind.NONE, 0.0, (), "no bound was computed")
+
+
+class ReasonCode(enum.StrEnum):
+    """Stable codes for why a verdict is what it is. Programs rely on them; never rename one."""
+
+    WITHIN_THRESHOLD = "WITHIN_THRESHOLD"
+    HARM_BOUND_ABOVE_REJECT = "HARM_BOUND_ABOVE_REJECT"
+    HARM_BOUND_ABOVE_ESCALATE = "HARM_BOUND_ABOVE_ESCALATE"
+    RULE_MATCHED = "RULE_MATCHED"
+    RULE_ERROR = "RULE_ERROR"
+    UNKNOWN_FIELD = "UNKNOWN_FIELD"
+    WRONG_TYPE = "WRONG_TYPE"
+    INPUT_TOO_LARGE = "INPUT_TOO_LARGE"
+    NOT_FINITE = "NOT_FINITE"
+    FEATURE_MISSING = "FEATURE_MISSING"
+    FEATURE_ERROR = "FEATURE_ERROR"
+    UNKNOWN_CATEGORY = "UNKNOWN_CATEGORY"
+    CLASS_REFUTED = "CLASS_REFUTED"
+    NUMERICAL_FAILURE = "NUMERICAL_FAILURE"
+    DECISION_UNSPECIFIED = "DECISION_UNSPECIFIED"
+    UNRECOGNIZED = "UNRECOGNIZED"
+    """A code that this version does not know; the message begins with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason of a verdict: a stable code and a sentence for the person who reads it."""
+
+    code: ReasonCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CautiousHypothesis:
+    """The plausible hypothesis that makes the action look most harmful.
+
+    Attributes:
+        name: how the policy or the family calls it.
+        parameters: its parameters by name, for a person to read.
+        harm: its harm probability for the checked action.
+        log_posterior: its log posterior mass; None for a continuous class.
+    """
+
+    name: str
+    parameters: Mapping[str, float]
+    harm: float
+    log_posterior: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HarmBound:
+    """An upper bound on the probability of harm of one action.
+
+    Attributes:
+        value: the bound in [0, 1]; 1 whenever nothing better can be promised.
+        predictive: posterior predictive harm in [0, 1], which promises nothing; None if not computable.
+        cautious: the hypothesis that attains the bound; None if there is none.
+        guarantee: what `value` promises.
+        failure: why there is no usable bound (`value` is then 1); None when there is one.
+    """
+
+    value: float
+    predictive: float | None
+    cautious: CautiousHypothesis | None
+    guarantee: Guarantee
+    failure: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BooleanHarm:
+    """Harm is the event that a Boolean outcome equals `harmful`."""
+
+    harmful: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalHarm:
+    """Harm is the event that a real outcome lies inside (lower, upper), or outside it.
+
+    A threshold is an interval with one infinite end. Ends have probability zero under the
+    continuous outcome families, so open and closed ends are the same event.
+    """
+
+    lower: float
+    upper: float
+    inside: bool
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.lower) or math.isnan(self.upper) or not self.lower < self.upper:
+            raise ValueError(f"a harm interval needs lower < upper, got ({self.lower}, {self.upper})")
+
+
+HarmEvent: TypeAlias = BooleanHarm | IntervalHarm
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to one check.
+
+    Attributes:
+        decision: accept, escalate or reject.
+        harm_bound: upper bound on the probability of harm in [0, 1]; 1 when none was computed.
+        threshold: a harm bound above it is rejected.
+        escalate_above: a harm bound above it is at least escalated; None if the policy never escalates by bound.
+        predictive_harm: posterior predictive harm, without a promise; None when not computed.
+        cautious_hypothesis: the hypothesis behind the bound; None when none was computed.
+        guarantee: what `harm_bound` promises.
+        reasons: why, most important first.
+        policy: the policy's name.
+        policy_revision: digest of the policy document.
+        world: the world's id.
+        posterior_revision: how many observations the posterior rests on.
+        decision_id: names the record in the decision log.
+    """
+
+    decision: Decision
+    harm_bound: float
+    threshold: float
+    escalate_above: float | None
+    predictive_harm: float | None
+    cautious_hypothesis: CautiousHypothesis | None
+    guarantee: Guarantee
+    reasons: tuple[Reason, ...]
+    policy: str
+    policy_revision: str
+    world: str
+    posterior_revision: int
+    decision_id: str
+
+    @property
+    def accepted(self) -> bool:
+        """True only if the decision is ACCEPT."""
+        return self.decision is Decision.ACCEPT
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorSummary:
+    """What a person wants to know of a posterior at a glance.
+
+    Attributes:
+        revision: number of observations it rests on.
+        refuted: True if no hypothesis of the class is plausible any more.
+        class_size: number of hypotheses; None for a continuous class.
+        plausible: number of hypotheses in the plausible set; None for a continuous class.
+        entropy: Shannon entropy of the posterior in nats; None for a continuous class.
+        top: the most probable hypotheses (or parameters), as label -> posterior mass (or mean).
+    """
+
+    revision: int
+    refuted: bool
+    class_size: int | None
+    plausible: int | None
+    entropy: float | None
+    top: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,209 @@
+"""Every error that the project raises on purpose.
+
+GuardrailError
+├── PolicyError                 a policy document is wrong; holds every problem found
+├── InvalidInput                a context, action or outcome does not fit the policy
+├── PolicyNotFound
+├── WorldNotFound
+├── DecisionNotFound
+├── ReportConflict              the id was used before with other content
+├── LimitExceeded               a configured limit is reached
+├── StoreError                  the store cannot be read or written
+│   ├── StoreCorrupt            what it holds is damaged
+│   ├── SchemaMismatch          the database is of another version
+│   └── DecisionLogUnavailable  decisions cannot be logged, so none are made
+├── RevisionMismatch            the request names another revision of the policy
+├── NotServing                  the service is starting, stopping, or cannot listen
+├── SnapshotInvalid             a snapshot does not fit the policy or is damaged
+├── WorldUnavailable            a world's posterior cannot be built from its log
+├── MissingExtra                an optional dependency is not installed
+├── ServiceError                the client could not report or read
+└── NoVerdict                   the client has no verdict: do not act
+    └── ActionBlocked           the verdict is reject or escalate (raised by `guarded`)
+
+`reason` is a stable code for programs, the message is for people.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guardrail.domain import Verdict
+
+
+class GuardrailError(Exception):
+    """Base of every error raised on purpose."""
+
+    reason: str = "INTERNAL"
+
+
+class Problem:
+    """One thing wrong in a document: where, what, and what would be right.
+
+    Attributes:
+        path: the document's file name.
+        line: 1-based line; 0 if unknown.
+        column: 1-based column; 0 if unknown.
+        message: what is wrong and what would be right.
+    """
+
+    __slots__ = ("column", "line", "message", "path")
+
+    def __init__(self, path: str, line: int, column: int, message: str) -> None:
+        self.path, self.line, self.column, self.message = path, line, column, message
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}: {self.message}"
+
+    def __repr__(self) -> str:
+        return f"Problem({str(self)!r})"
+
+
+class PolicyError(GuardrailError):
+    """A policy document is wrong. `problems` holds everything that was found, not the first only."""
+
+    reason = "POLICY_INVALID"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class InvalidInput(GuardrailError):
+    """A context, action or outcome does not fit the policy's declarations."""
+
+    reason = "INVALID_INPUT"
+
+    def __init__(self, message: str, reason: str = "INVALID_INPUT") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PolicyNotFound(GuardrailError):
+    """No policy of that name is loaded."""
+
+    reason = "POLICY_NOT_FOUND"
+
+
+class WorldNotFound(GuardrailError):
+    """No world of that id exists for the policy."""
+
+    reason = "WORLD_NOT_FOUND"
+
+
+class DecisionNotFound(GuardrailError):
+    """No decision of that id is in the log."""
+
+    reason = "DECISION_NOT_FOUND"
+
+
+class ReportConflict(GuardrailError):
+    """The observation id was used before with other content."""
+
+    reason = "REPORT_CONFLICT"
+
+
+class LimitExceeded(GuardrailError):
+    """A configured limit is reached."""
+
+    reason = "LIMIT_EXCEEDED"
+
+
+class StoreError(GuardrailError):
+    """The store cannot be read or written."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
+class StoreCorrupt(StoreError):
+    """What the store holds is damaged."""
+
+    reason = "STORE_CORRUPT"
+
+
+class SchemaMismatch(StoreError):
+    """The database was written by another version of the schema."""
+
+    reason = "STORE_SCHEMA_MISMATCH"
+
+
+class DecisionLogUnavailable(StoreError):
+    """Decisions cannot be logged, so none are made."""
+
+    reason = "DECISION_LOG_UNAVAILABLE"
+
+
+class RevisionMismatch(GuardrailError):
+    """The request names another revision of the policy than the loaded one."""
+
+    reason = "POLICY_REVISION_MISMATCH"
+
+
+class NotServing(GuardrailError):
+    """The service is starting, stopping, or cannot listen."""
+
+    reason = "NOT_SERVING"
+
+
+class SnapshotInvalid(GuardrailError):
+    """A snapshot does not fit the policy or is damaged; rebuild from the log instead."""
+
+    reason = "SNAPSHOT_INVALID"
+
+
+class WorldUnavailable(GuardrailError):
+    """A world's posterior cannot be built from its log under the current policy."""
+
+    reason = "WORLD_UNAVAILABLE"
+
+
+class MissingExtra(GuardrailError, ImportError):
+    """An optional dependency is not installed."""
+
+    reason = "MISSING_EXTRA"
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the '{extra}' extra: pip install 'guardrail[{extra}]'")
+
+
+class ServiceError(GuardrailError):
+    """A report or a read failed, and no error above says why.
+
+    A report that fails may still have been written: report again with the same observation id.
+
+    Attributes:
+        reason: the service's stable reason, or DEADLINE_EXCEEDED, UNREACHABLE, MALFORMED_REPLY, CLIENT_CLOSED.
+        code: name of the gRPC status, for instance UNAVAILABLE.
+    """
+
+    reason = "SERVICE_ERROR"
+
+    def __init__(self, message: str, reason: str, code: str) -> None:
+        super().__init__(message)
+        self.reason, self.code = reason, code
+
+
+class NoVerdict(GuardrailError):
+    """There is no verdict, so the action must not be carried out.
+
+    Attributes:
+        reason: the service's stable reason, or DEADLINE_EXCEEDED, UNREACHABLE, MALFORMED_REPLY, CLIENT_CLOSED.
+    """
+
+    reason = "NO_VERDICT"
+
+    def __init__(self, message: str, reason: str = "NO_VERDICT") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ActionBlocked(NoVerdict):
+    """The verdict is not accept. `verdict` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        why = "; ".join(f"{r.code}: {r.message}" for r in verdict.reasons)
+        super().__init__(f"{verdict.decision}: {why}", reason=f"ACTION_{verdict.decision.upper()}")

@@ -1,0 +1,1 @@
+"""For third parties: slow, obvious references and suites with which an implementation proves itself."""
