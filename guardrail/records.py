@@ -1,0 +1,81 @@
+"""Verdicts as plain JSON values: the decision log's text and what `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from guardrail.domain import (
+    CautiousHypothesis,
+    Decision,
+    Guarantee,
+    GuaranteeKind,
+    Reason,
+    ReasonCode,
+    Verdict,
+)
+
+
+def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as plain JSON values; field names are those of `Verdict`."""
+    cautious = verdict.cautious_hypothesis
+    return {
+        "decision": verdict.decision.value,
+        "harm_bound": verdict.harm_bound,
+        "threshold": verdict.threshold,
+        "escalate_above": verdict.escalate_above,
+        "predictive_harm": verdict.predictive_harm,
+        "cautious_hypothesis": None
+        if cautious is None
+        else {
+            "name": cautious.name,
+            "parameters": dict(cautious.parameters),
+            "harm": cautious.harm,
+            "log_posterior": cautious.log_posterior,
+        },
+        "guarantee": guarantee_to_dict(verdict.guarantee),
+        "reasons": [{"code": r.code.value, "message": r.message} for r in verdict.reasons],
+        "policy": verdict.policy,
+        "policy_revision": verdict.policy_revision,
+        "world": verdict.world,
+        "posterior_revision": verdict.posterior_revision,
+        "decision_id": verdict.decision_id,
+    }
+
+
+def guarantee_to_dict(guarantee: Guarantee) -> dict[str, Any]:
+    """A guarantee as plain JSON values."""
+    return {
+        "kind": guarantee.kind.value,
+        "confidence": guarantee.confidence,
+        "assumptions": list(guarantee.assumptions),
+        "source": guarantee.source,
+    }
+
+
+def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
+    """The verdict that `verdict_to_dict` wrote.
+
+    :raises KeyError, ValueError: if the data is not such a verdict.
+    """
+    cautious, guarantee = data["cautious_hypothesis"], data["guarantee"]
+    return Verdict(
+        decision=Decision(data["decision"]),
+        harm_bound=data["harm_bound"],
+        threshold=data["threshold"],
+        escalate_above=data["escalate_above"],
+        predictive_harm=data["predictive_harm"],
+        cautious_hypothesis=None if cautious is None else CautiousHypothesis(**cautious),
+        guarantee=Guarantee(
+            GuaranteeKind(guarantee["kind"]),
+            guarantee["confidence"],
+            tuple(guarantee["assumptions"]),
+            guarantee["source"],
+        ),
+        reasons=tuple(Reason(ReasonCode(r["code"]), r["message"]) for r in data["reasons"]),
+        policy=data["policy"],
+        policy_revision=data["policy_revision"],
+        world=data["world"],
+        posterior_revision=data["posterior_revision"],
+        decision_id=data["decision_id"],
+    )

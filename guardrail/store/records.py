@@ -1,0 +1,122 @@
+"""Pure parts of the store: numbering a batch, and checksums that bind a row to its place."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from guardrail.store.base import Appended, DecisionRecord, NewObservation, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+WorldKey: TypeAlias = tuple[str, str]
+"""Policy name and world id."""
+
+ObservationKey: TypeAlias = tuple[str, str, str]
+"""Policy name, world id and observation id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Where an observation id stands, and with what content.
+
+    Attributes:
+        sequence: its place in the world's log.
+        digest: digest of its content.
+    """
+
+    sequence: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """What a batch comes to.
+
+    Attributes:
+        results: what became of each observation, in the order of the batch.
+        accepted: the new observations with their sequence numbers.
+        lengths: new length of each world's log that grew.
+    """
+
+    results: list[Appended]
+    accepted: list[tuple[int, NewObservation]]
+    lengths: dict[WorldKey, int]
+
+
+def number(
+    batch: Sequence[NewObservation], lengths: Mapping[WorldKey, int], known: Mapping[ObservationKey, Known]
+) -> Numbered:
+    """Number a batch in order, continuing each world's log without gaps.
+
+    Args:
+        batch: what to append.
+        lengths: present length of the log of every world in the batch; absent means 0.
+        known: those of the batch's ids that the store holds already.
+    """
+    numbered = Numbered([], [], {})
+    seen: dict[ObservationKey, Known] = {}
+    for new in batch:
+        world = (new.policy, new.world)
+        key = (new.policy, new.world, new.observation_id)
+        first = known.get(key) or seen.get(key)
+        if first is not None:
+            same = first.digest == new.digest
+            numbered.results.append(Appended(first.sequence, duplicate=same, conflict=not same))
+            continue
+        sequence = numbered.lengths.get(world, lengths.get(world, 0)) + 1
+        numbered.lengths[world] = sequence
+        seen[key] = Known(sequence, new.digest)
+        numbered.accepted.append((sequence, new))
+        numbered.results.append(Appended(sequence, duplicate=False, conflict=False))
+    return numbered
+
+
+def observation_checksum(
+    world: WorldKey, sequence: object, observation_id: object, digest: object, content: object, recorded_at: object
+) -> bytes:
+    """16 bytes that change if any part of an observation, its world or its place does."""
+    return _checksum((*world, sequence, observation_id, digest, content, recorded_at))
+
+
+def decision_checksum(record: DecisionRecord) -> bytes:
+    """16 bytes that change if any part of a decision does."""
+    return _checksum(
+        (
+            record.decision_id,
+            record.policy,
+            record.policy_revision,
+            record.world,
+            record.posterior_revision,
+            record.decision,
+            record.request,
+            record.verdict,
+            record.decided_at,
+        )
+    )
+
+
+def policy_checksum(revision: object, name: object, document: object, recorded_at: object) -> bytes:
+    """16 bytes that change if any part of a recorded policy does."""
+    return _checksum((revision, name, document, recorded_at))
+
+
+def snapshot_checksum(snapshot: Snapshot) -> bytes:
+    """SHA-256 of a snapshot: its payload and what it belongs to."""
+    digest = hashlib.sha256(
+        _encode((snapshot.policy, snapshot.policy_revision, snapshot.world, snapshot.sequence, len(snapshot.payload)))
+    )
+    digest.update(snapshot.payload)
+    return digest.digest()
+
+
+def _checksum(fields: tuple[object, ...]) -> bytes:
+    return hashlib.blake2b(_encode(fields), digest_size=16).digest()
+
+
+def _encode(fields: tuple[object, ...]) -> bytes:
+    # ascii() tells types and field ends apart, takes whatever a damaged column may hold, and, unlike
+    # repr(), does not depend on the Unicode version of the Python that computes it.
+    return ascii(fields).encode("ascii")
