@@ -1,0 +1,82 @@
+"""gRPC statuses to the project's errors. Whatever is not understood is still an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from guardrail.errors import (
+    DecisionNotFound,
+    GuardrailError,
+    InvalidInput,
+    LimitExceeded,
+    NoVerdict,
+    PolicyNotFound,
+    ReportConflict,
+    ServiceError,
+    WorldNotFound,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Failure = Callable[[str, str, grpc.StatusCode], GuardrailError]
+    """(message, stable reason, status) -> the error to raise."""
+
+_BY_REASON: Final[Mapping[tuple[grpc.StatusCode, str], type[GuardrailError]]] = {
+    (grpc.StatusCode.NOT_FOUND, PolicyNotFound.reason): PolicyNotFound,
+    (grpc.StatusCode.NOT_FOUND, WorldNotFound.reason): WorldNotFound,
+    (grpc.StatusCode.NOT_FOUND, DecisionNotFound.reason): DecisionNotFound,
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, LimitExceeded.reason): LimitExceeded,
+}
+
+
+class FailedCall(Protocol):
+    """What the errors of grpc and grpc.aio have in common."""
+
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+        ...
+
+    def details(self) -> str | None:
+        """The message."""
+        ...
+
+
+def no_verdict(message: str, reason: str, code: grpc.StatusCode) -> NoVerdict:
+    """The error of a check that brought no verdict."""
+    return NoVerdict(f"{reason}: {message} ({code.name})", reason)
+
+
+def no_service(message: str, reason: str, code: grpc.StatusCode) -> GuardrailError:
+    """The error of a report or a read that failed."""
+    known = _BY_REASON.get((code, reason))
+    if known is not None:
+        return known(message)
+    if code is grpc.StatusCode.ALREADY_EXISTS:
+        return ReportConflict(message)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return InvalidInput(message, reason)
+    return ServiceError(f"{reason}: {message} ({code.name})", reason, code.name)
+
+
+def from_call(error: FailedCall, failure: Failure) -> GuardrailError:
+    """The error to raise for a call that ended with a status other than OK."""
+    return failure(error.details() or "no details", _reason(error), error.code())
+
+
+def _reason(error: FailedCall) -> str:
+    """The service's stable reason; if it gave none, one that is made from the status."""
+    try:
+        status = rpc_status.from_call(error)
+        for detail in status.details if status is not None else ():
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info) and info.reason:
+                return str(info.reason)
+    except (ValueError, DecodeError):
+        pass  # details that cannot be read, or that contradict the status, say nothing
+    return "UNREACHABLE" if error.code() is grpc.StatusCode.UNAVAILABLE else error.code().name

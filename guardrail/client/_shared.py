@@ -1,0 +1,268 @@
+"""Every request and reply of the client, shared by the synchronous and the asyncio one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+from guardrail.client._call import Call
+from guardrail.client._failures import no_service, no_verdict
+from guardrail.client.results import (
+    CheckedActions,
+    LoggedDecision,
+    PolicyCheck,
+    PolicyInfo,
+    Reloaded,
+    Report,
+    Reported,
+    WorldEntry,
+    WorldState,
+)
+from guardrail.domain import JsonObject, PosteriorSummary, Verdict
+from guardrail.errors import InvalidInput, NoVerdict, Problem
+from guardrail.v1 import guardrail_pb2 as pb
+from guardrail.wire import dict_to_struct, guarantee_from_proto, plain_to_value, struct_to_dict, verdict_from_proto
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from google.protobuf.message import Message
+    from google.protobuf.struct_pb2 import Struct
+
+
+def _require(reply: Message, field: str) -> None:
+    if not reply.HasField(field):
+        raise ValueError(f"there is no {field} in it")
+
+
+# ---------------------------------------------------------------- checks
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A context and an action as they go over the wire: what happens to the originals does not reach them."""
+
+    context: Struct
+    action: Struct
+
+
+def question(context: JsonObject, action: JsonObject) -> Question:
+    """Copy a context and an action.
+
+    :raises NoVerdict: if they have no form on the wire.
+    """
+    try:
+        return Question(dict_to_struct(context, "context"), dict_to_struct(action, "action"))
+    except InvalidInput as error:
+        raise NoVerdict(str(error), error.reason) from error
+
+
+def check(policy: str, world: str, asked: Question, policy_revision: str | None) -> Call[Verdict]:
+    """CheckAction. An answer about another policy, world or revision is malformed."""
+
+    def decode(data: bytes) -> Verdict:
+        reply = pb.CheckActionResponse.FromString(data)
+        _require(reply, "verdict")
+        return _answer(reply.verdict, policy, world, policy_revision)
+
+    request = pb.CheckActionRequest(
+        policy=policy, world=world, context=asked.context, action=asked.action, policy_revision=policy_revision or ""
+    )
+    return Call("CheckAction", request, decode, no_verdict)
+
+
+def check_many(
+    policy: str, world: str, context: JsonObject, actions: Sequence[JsonObject], policy_revision: str | None
+) -> Call[CheckedActions]:
+    """CheckActions. Only candidates whose own verdict accepts count as allowed.
+
+    :raises NoVerdict: if the context or an action has no form on the wire.
+    """
+
+    def decode(data: bytes) -> CheckedActions:
+        reply = pb.CheckActionsResponse.FromString(data)
+        verdicts = tuple(_answer(v, policy, world, policy_revision) for v in reply.verdicts)
+        if len(verdicts) != len(actions_sent):
+            raise ValueError(f"{len(verdicts)} verdicts for {len(actions_sent)} actions")
+        allowed = tuple(dict.fromkeys(reply.allowed))
+        if any(index >= len(verdicts) for index in allowed):
+            raise ValueError("an allowed index names no action")
+        return CheckedActions(verdicts, tuple(index for index in allowed if verdicts[index].accepted))
+
+    try:
+        actions_sent = [dict_to_struct(action, f"actions[{place}]") for place, action in enumerate(actions)]
+        sent_context = dict_to_struct(context, "context")
+    except InvalidInput as error:
+        raise NoVerdict(str(error), error.reason) from error
+    request = pb.CheckActionsRequest(
+        policy=policy, world=world, context=sent_context, actions=actions_sent, policy_revision=policy_revision or ""
+    )
+    return Call("CheckActions", request, decode, no_verdict)
+
+
+def _answer(message: pb.Verdict, policy: str, world: str, policy_revision: str | None) -> Verdict:
+    if (message.policy, message.world) != (policy, world):
+        raise ValueError(f"it is about policy {message.policy!r} and world {message.world!r}")
+    if policy_revision and message.policy_revision != policy_revision:
+        raise ValueError(f"it is about revision {message.policy_revision!r}")
+    return verdict_from_proto(message)
+
+
+# ---------------------------------------------------------------- reports
+
+
+def report(policy: str, world: str, one: Report) -> Call[Reported]:
+    """ReportOutcome.
+
+    :raises InvalidInput: if the report has no form on the wire.
+    """
+
+    def decode(data: bytes) -> Reported:
+        reply = pb.ReportOutcomeResponse.FromString(data)
+        _require(reply, "result")
+        return _reported(one, reply.result)
+
+    request = pb.ReportOutcomeRequest(policy=policy, world=world, report=_report(one, ""))
+    return Call("ReportOutcome", request, decode, no_service)
+
+
+def report_many(policy: str, world: str, reports: Sequence[Report]) -> Call[tuple[Reported, ...]]:
+    """ReportOutcomes.
+
+    :raises InvalidInput: if a report has no form on the wire.
+    """
+
+    def decode(data: bytes) -> tuple[Reported, ...]:
+        reply = pb.ReportOutcomesResponse.FromString(data)
+        return tuple(_reported(one, result) for one, result in zip(reports, reply.results, strict=True))
+
+    messages = [_report(one, f"reports[{place}].") for place, one in enumerate(reports)]
+    request = pb.ReportOutcomesRequest(policy=policy, world=world, reports=messages)
+    return Call("ReportOutcomes", request, decode, no_service)
+
+
+def _report(one: Report, path: str) -> pb.Report:
+    return pb.Report(
+        observation_id=one.observation_id,
+        context=dict_to_struct(one.context, f"{path}context"),
+        action=dict_to_struct(one.action, f"{path}action"),
+        outcome=plain_to_value(one.outcome, f"{path}outcome"),
+    )
+
+
+def _reported(one: Report, result: pb.ReportResult) -> Reported:
+    return Reported(one.observation_id, result.posterior_revision, result.duplicate)
+
+
+# ---------------------------------------------------------------- reads
+
+
+def world(policy: str, name: str) -> Call[WorldState]:
+    """GetWorld."""
+
+    def decode(data: bytes) -> WorldState:
+        reply = pb.GetWorldResponse.FromString(data)
+        _require(reply, "world")
+        message = reply.world
+        posterior = PosteriorSummary(
+            revision=message.posterior_revision,
+            refuted=message.refuted,
+            class_size=message.class_size if message.HasField("class_size") else None,
+            plausible=message.plausible if message.HasField("plausible") else None,
+            entropy=message.entropy if message.HasField("entropy") else None,
+            # The wire's map has no order; the most probable come first again.
+            top=dict(sorted(message.top.items(), key=lambda item: (-item[1], item[0]))),
+        )
+        guarantee = guarantee_from_proto(message.guarantee)
+        return WorldState(message.policy, message.policy_revision, message.world, posterior, guarantee)
+
+    return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name), decode, no_service)
+
+
+def worlds(policy: str | None, token: str) -> Call[tuple[list[WorldEntry], str]]:
+    """ListWorlds: one page, and the token of the next one, empty on the last."""
+
+    def decode(data: bytes) -> tuple[list[WorldEntry], str]:
+        reply = pb.ListWorldsResponse.FromString(data)
+        if reply.next_page_token and reply.next_page_token == token:
+            raise ValueError("the next page is the same page")
+        return [WorldEntry(w.policy, w.world, w.observations) for w in reply.worlds], reply.next_page_token
+
+    request = pb.ListWorldsRequest(policy=policy or "", page_token=token)
+    return Call("ListWorlds", request, decode, no_service)
+
+
+def decision(decision_id: str) -> Call[LoggedDecision]:
+    """GetDecision."""
+
+    def decode(data: bytes) -> LoggedDecision:
+        return _logged(pb.GetDecisionResponse.FromString(data))
+
+    return Call("GetDecision", pb.GetDecisionRequest(decision_id=decision_id), decode, no_service)
+
+
+def watch(policy: str | None, world: str | None) -> Call[LoggedDecision]:
+    """WatchDecisions; `finish` reads one message of the stream."""
+
+    def decode(data: bytes) -> LoggedDecision:
+        return _logged(pb.WatchDecisionsResponse.FromString(data))
+
+    request = pb.WatchDecisionsRequest(policy=policy or "", world=world or "")
+    return Call("WatchDecisions", request, decode, no_service)
+
+
+def _logged(reply: pb.GetDecisionResponse | pb.WatchDecisionsResponse) -> LoggedDecision:
+    _require(reply, "decision")
+    message = reply.decision
+    return LoggedDecision(
+        verdict_from_proto(message.verdict),
+        struct_to_dict(message.context),
+        struct_to_dict(message.action),
+        message.decided_at.ToDatetime(tzinfo=UTC),
+    )
+
+
+def policies() -> Call[tuple[PolicyInfo, ...]]:
+    """ListPolicies."""
+
+    def decode(data: bytes) -> tuple[PolicyInfo, ...]:
+        return tuple(map(_policy, pb.ListPoliciesResponse.FromString(data).policies))
+
+    return Call("ListPolicies", pb.ListPoliciesRequest(), decode, no_service)
+
+
+def policy(name: str) -> Call[PolicyInfo]:
+    """GetPolicy."""
+
+    def decode(data: bytes) -> PolicyInfo:
+        reply = pb.GetPolicyResponse.FromString(data)
+        _require(reply, "policy")
+        return _policy(reply.policy)
+
+    return Call("GetPolicy", pb.GetPolicyRequest(name=name), decode, no_service)
+
+
+def validate_policy(document: str, path: str) -> Call[PolicyCheck]:
+    """ValidatePolicy; problems carry `path` as their file name."""
+
+    def decode(data: bytes) -> PolicyCheck:
+        reply = pb.ValidatePolicyResponse.FromString(data)
+        problems = tuple(Problem(path, p.line, p.column, p.message) for p in reply.problems)
+        return PolicyCheck(problems, reply.revision or None)
+
+    return Call("ValidatePolicy", pb.ValidatePolicyRequest(document=document), decode, no_service)
+
+
+def reload_policies() -> Call[Reloaded]:
+    """ReloadPolicies."""
+
+    def decode(data: bytes) -> Reloaded:
+        reply = pb.ReloadPoliciesResponse.FromString(data)
+        return Reloaded(tuple(map(_policy, reply.policies)), tuple(reply.changed))
+
+    return Call("ReloadPolicies", pb.ReloadPoliciesRequest(), decode, no_service)
+
+
+def _policy(message: pb.Policy) -> PolicyInfo:
+    return PolicyInfo(message.name, message.revision, message.description, message.document)

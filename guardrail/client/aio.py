@@ -1,0 +1,320 @@
+"""The asyncio client."""
+
+# A timeout here is the deadline that the service is told; `asyncio.timeout` would tell it nothing.
+# ruff: noqa: ASYNC109
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from guardrail.client import _shared
+from guardrail.client._call import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Call, Metadata, seconds
+from guardrail.client._failures import from_call
+from guardrail.client._guarded import Guarded, dress, kind_of, refuse, require_accept, unreported
+from guardrail.client.results import (
+    CheckedActions,
+    LoggedDecision,
+    PolicyCheck,
+    PolicyInfo,
+    Reloaded,
+    Report,
+    Reported,
+    WorldEntry,
+    WorldState,
+    new_observation_id,
+)
+from guardrail.client.watching import AsyncWatch
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from guardrail.client._guarded import ActionOf, ContextOf, OutcomeOf
+    from guardrail.domain import JsonObject, JsonValue, Verdict
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Send = Callable[..., Any]
+
+
+class AsyncClient:
+    """Asks a guardrail service, for asyncio. One client belongs to one event loop, that of its first call.
+
+    Every failure of a check is a NoVerdict: without a verdict there is no permission. A call is
+    retried while the service is unreachable, until its deadline.
+
+    Args:
+        target: where the service listens, for instance `localhost:50051`.
+        timeout: seconds that each call may take, retries included.
+        credentials: of the channel, for TLS; without them the connection is not encrypted.
+        metadata: sent with every call, for instance an authorization header.
+        channel: a channel to use instead of opening one to `target`; the client closes it. Retries and
+            message limits are then the channel's own.
+
+    :raises ValueError: if `timeout` is not a positive, finite number.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Metadata = (),
+        channel: grpc.aio.Channel | None = None,
+    ) -> None:
+        self._target, self._credentials = target, credentials
+        self._timeout = seconds(timeout)
+        self._metadata = tuple(metadata)
+        self._channel = channel
+        self._closed = False
+        self._methods: dict[str, Send] = {}
+
+    async def close(self) -> None:
+        """Close the channel. Calls under way are cancelled; calling it again does nothing."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        # A channel takes the event loop that runs when it is made; a client may be made before one runs.
+        if self._channel is None:
+            if self._credentials is not None:
+                self._channel = grpc.aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
+            else:
+                self._channel = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+        return self._channel
+
+    async def _run(self, call: Call[T], timeout: float | None = None) -> T:
+        limit = self._timeout if timeout is None else seconds(timeout)
+        if self._closed:
+            raise call.closed()
+        send = self._methods.get(call.path)
+        if send is None:
+            send = self._methods[call.path] = self._open().unary_unary(call.path, call.serialize, None)
+        try:
+            reply: bytes = await send(call.request, timeout=limit, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise from_call(error, call.failure) from error
+        return call.finish(reply)
+
+    async def check(
+        self,
+        *,
+        policy: str,
+        world: str,
+        context: JsonObject,
+        action: JsonObject,
+        policy_revision: str | None = None,
+        timeout: float | None = None,
+    ) -> Verdict:
+        """Ask about one action. Only a verdict whose `accepted` is true permits it.
+
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            context: the context's fields.
+            action: the action's fields.
+            policy_revision: if given, another revision of the policy gives no verdict.
+            timeout: seconds, instead of the client's.
+
+        :raises NoVerdict: if there is no verdict, for whatever reason; its `reason` says which.
+        """
+        asked = _shared.question(context, action)
+        return await self._run(_shared.check(policy, world, asked, policy_revision), timeout)
+
+    async def check_many(
+        self,
+        *,
+        policy: str,
+        world: str,
+        context: JsonObject,
+        actions: Sequence[JsonObject],
+        policy_revision: str | None = None,
+        timeout: float | None = None,
+    ) -> CheckedActions:
+        """Ask about several candidate actions against one posterior.
+
+        :raises NoVerdict: if there are no verdicts, for whatever reason.
+        """
+        return await self._run(_shared.check_many(policy, world, context, actions, policy_revision), timeout)
+
+    async def report(
+        self,
+        *,
+        policy: str,
+        world: str,
+        context: JsonObject,
+        action: JsonObject,
+        outcome: JsonValue,
+        observation_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Reported:
+        """Report the outcome of one action. When this returns, the observation is durable and counts.
+
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            context: the context in which the action was taken.
+            action: the action that was taken.
+            outcome: an object with the policy's outcome field, or its bare value.
+            observation_id: unique within the world; a fresh one if not given. Report again with the
+                same id after a failure: it counts once.
+            timeout: seconds, instead of the client's.
+
+        :raises InvalidInput: if the report does not fit the policy.
+        :raises ReportConflict: if the id was used before with other content.
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises ServiceError: if the report failed otherwise; it may have been written all the same.
+        """
+        one = Report(context, action, outcome, observation_id or new_observation_id())
+        return await self._run(_shared.report(policy, world, one), timeout)
+
+    async def report_many(
+        self, *, policy: str, world: str, reports: Sequence[Report], timeout: float | None = None
+    ) -> tuple[Reported, ...]:
+        """Report several outcomes of one world in order, all or nothing.
+
+        :raises GuardrailError: as `report` does; nothing was counted unless it is a ServiceError.
+        """
+        return await self._run(_shared.report_many(policy, world, tuple(reports)), timeout)
+
+    async def world(self, policy: str, world: str) -> WorldState:
+        """One world and its posterior at a glance.
+
+        :raises WorldNotFound: if it does not exist.
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises ServiceError: if the call failed.
+        """
+        return await self._run(_shared.world(policy, world))
+
+    async def worlds(self, policy: str | None = None) -> AsyncIterator[WorldEntry]:
+        """Worlds that hold observations, sorted by policy and world, fetched page by page.
+
+        :raises ServiceError: if a page cannot be fetched.
+        """
+        token = ""
+        while True:
+            page, token = await self._run(_shared.worlds(policy, token))
+            for entry in page:
+                yield entry
+            if not token:
+                return
+
+    async def decision(self, decision_id: str) -> LoggedDecision:
+        """One record of the decision log.
+
+        :raises DecisionNotFound: if there is none of that id.
+        :raises ServiceError: if the call failed.
+        """
+        return await self._run(_shared.decision(decision_id))
+
+    async def policies(self) -> tuple[PolicyInfo, ...]:
+        """The loaded policies, sorted by name, without their documents.
+
+        :raises ServiceError: if the call failed.
+        """
+        return await self._run(_shared.policies())
+
+    async def policy(self, name: str) -> PolicyInfo:
+        """One loaded policy with its document.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises ServiceError: if the call failed.
+        """
+        return await self._run(_shared.policy(name))
+
+    async def validate_policy(self, document: str, path: str = "policy.yaml") -> PolicyCheck:
+        """Whether a YAML document is a policy; it is not loaded. `path` names the file in the problems.
+
+        :raises InvalidInput: if the document is empty or too large.
+        :raises ServiceError: if the call failed.
+        """
+        return await self._run(_shared.validate_policy(document, path))
+
+    async def reload_policies(self, timeout: float | None = None) -> Reloaded:
+        """Make the service read its policy files again, all or none.
+
+        :raises ServiceError: if a file is not a policy (reason POLICY_INVALID, nothing was loaded) or the call failed.
+        """
+        return await self._run(_shared.reload_policies(), timeout)
+
+    def watch(self, policy: str | None = None, world: str | None = None) -> AsyncWatch:
+        """Decisions as they are made, from now on; without an end unless closed.
+
+        Args:
+            policy: only decisions of this policy.
+            world: only decisions of this world.
+
+        :raises ServiceError: while iterating, if the stream breaks.
+        """
+        call = _shared.watch(policy, world)
+        if self._closed:
+            raise call.closed()
+        stream: Send = self._open().unary_stream(call.path, call.serialize, None)
+        return AsyncWatch(stream(call.request, metadata=self._metadata), call)
+
+    def guarded(
+        self,
+        policy: str,
+        world: str,
+        *,
+        action: ActionOf | None = None,
+        context: ContextOf | None = None,
+        report: OutcomeOf | None = None,
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+        """Wrap a coroutine function so that it runs only after an accept of exactly this call.
+
+        The arguments are copied into the question and not read again: do not change a mutable argument
+        while the call is under way, nor let another task do so.
+
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            action: makes the action from the arguments; without it the action is {parameter: argument},
+                defaults included, without a method's instance.
+            context: the context, or a callable that makes it from the arguments; empty without it.
+            report: makes the outcome from the result, reported under the decision's id; None for none yet.
+                A call that raises reports nothing. If the report fails, its error is raised with a note
+                that the action was carried out.
+
+        :raises TypeError: if what is wrapped is not a coroutine function.
+
+        The wrapped callable raises ActionBlocked for any verdict but an accept, and NoVerdict if there is none.
+        """
+
+        def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+            kind = kind_of(function)
+            if kind != "coroutine":
+                raise refuse(function, kind, "AsyncClient guards coroutine functions; for a plain one use Client")
+            plan = Guarded(function, policy, world, action=action, context=context, outcome=report)
+
+            async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+                asked = plan.ask(wrapper, args, kwargs)
+                verdict = await self._run(plan.check(asked))
+                require_accept(verdict)
+                result = await function(*args, **kwargs)
+                try:
+                    told = plan.report(asked, verdict, result)
+                    if told is not None:
+                        await self._run(told)
+                except Exception as error:
+                    unreported(error, verdict)
+                    raise
+                return result
+
+            dress(wrapper, function)
+            return wrapper
+
+        return decorate

@@ -1,0 +1,163 @@
+"""What the clients answer besides verdicts: frozen values, read from replies."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from guardrail.domain import Guarantee, JsonObject, JsonValue, PosteriorSummary, Verdict
+    from guardrail.errors import Problem
+
+
+def new_observation_id() -> str:
+    """A fresh observation id: a random UUID."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedActions:
+    """Verdicts on several candidate actions.
+
+    Attributes:
+        verdicts: one for each candidate, in the order of the question.
+        allowed: indices of the accepted candidates, smallest harm bound first.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    allowed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One outcome to report. Report the same object again after a failure: its id keeps it from counting twice.
+
+    Attributes:
+        context: the context in which the action was taken.
+        action: the action that was taken.
+        outcome: an object with the policy's outcome field, or its bare value.
+        observation_id: unique within the world; a fresh one if not given.
+    """
+
+    context: JsonObject
+    action: JsonObject
+    outcome: JsonValue
+    observation_id: str = field(default_factory=new_observation_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An acknowledged report: it is durable, and later checks of the service rest on it.
+
+    Attributes:
+        observation_id: the id it was reported under.
+        posterior_revision: the observation's 1-based place in the world's log.
+        duplicate: True if it had been acknowledged before and was not counted again.
+    """
+
+    observation_id: str
+    posterior_revision: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorldState:
+    """A world and its posterior at a glance.
+
+    Attributes:
+        policy: name of the policy.
+        policy_revision: digest of the policy document.
+        world: id of the world.
+        posterior: what a person wants to know of its posterior.
+        guarantee: what bounds of this world promise.
+    """
+
+    policy: str
+    policy_revision: str
+    world: str
+    posterior: PosteriorSummary
+    guarantee: Guarantee
+
+
+@dataclass(frozen=True, slots=True)
+class WorldEntry:
+    """A world in a list.
+
+    Attributes:
+        policy: name of the policy.
+        world: id of the world.
+        observations: length of its log.
+    """
+
+    policy: str
+    world: str
+    observations: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedDecision:
+    """One record of the decision log.
+
+    Attributes:
+        verdict: as it was given.
+        context: what was checked.
+        action: what was checked.
+        decided_at: when, UTC.
+    """
+
+    verdict: Verdict
+    context: Mapping[str, JsonValue]
+    action: Mapping[str, JsonValue]
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInfo:
+    """A policy that the service has loaded.
+
+    Attributes:
+        name: its name.
+        revision: digest of its document.
+        description: what it is for.
+        document: the YAML document; empty in lists.
+    """
+
+    name: str
+    revision: str
+    description: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCheck:
+    """Whether a document is a policy.
+
+    Attributes:
+        problems: everything that is wrong; empty if it is one.
+        revision: digest of the document; None if it is not a policy.
+    """
+
+    problems: tuple[Problem, ...]
+    revision: str | None
+
+    @property
+    def valid(self) -> bool:
+        """True if the document is a policy."""
+        return self.revision is not None and not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did.
+
+    Attributes:
+        policies: the policies now loaded, without their documents.
+        changed: names of those whose revision changed: their guarantees start anew.
+    """
+
+    policies: tuple[PolicyInfo, ...]
+    changed: tuple[str, ...]

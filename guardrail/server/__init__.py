@@ -1,0 +1,1 @@
+"""The gRPC service: `app` wires, `servicer` translates, `service` holds the logic."""
