@@ -1,0 +1,135 @@
+"""Warnings: a policy that is valid but promises or does less than its author may think."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from guardrail.policy.analysis import fields_tested
+from guardrail.policy.document import Document, Route, in_order
+from guardrail.policy.schema import (
+    BernoulliLogistic,
+    CoefficientGrid,
+    FieldSpec,
+    FiniteTable,
+    GaussianLinear,
+    LinearGaussianLattice,
+    PlausibleBound,
+    ProductPrior,
+    RatioBound,
+)
+from guardrail.policy.yaml_source import read_document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from guardrail.errors import Problem
+    from guardrail.policy.policy import Policy
+
+
+def lint(policy: Policy) -> list[Problem]:
+    """Everything worth a second look, sorted by position; empty if there is nothing."""
+    document = read_document(policy.document, policy.path)
+    found = [*_guarantee(policy, document), *_thresholds(policy, document)]
+    found += [*_fields(policy, document), *_rules(policy, document), *_class(policy, document)]
+    return in_order(document, found)
+
+
+def log_smallest_prior(policy: Policy) -> float | None:
+    """Natural logarithm of the smallest prior mass of a hypothesis; None for a continuous class."""
+    family, dimension = policy.spec.hypotheses, len(policy.feature_names)
+    if isinstance(family, FiniteTable):
+        masses = [row.prior for row in family.table if row.prior is not None]
+        return math.log(min(masses)) if masses else -math.log(len(family.table))
+    if isinstance(family, LinearGaussianLattice):
+        if isinstance(family.prior, ProductPrior):
+            return dimension * math.log(min(family.prior.probabilities))
+        return -dimension * math.log(family.levels)
+    if isinstance(family, BernoulliLogistic):
+        return sum(map(_log_smallest_mass, (family.intercept, *family.coefficients.values())))
+    return None
+
+
+def _log_smallest_mass(grid: CoefficientGrid) -> float:
+    step = (grid.upper - grid.lower) / max(grid.points - 1, 1)
+    logs = [-0.5 * ((grid.lower + i * step - grid.mean) / grid.sd) ** 2 for i in range(grid.points)]
+    top = max(logs)
+    return min(logs) - top - math.log(math.fsum(math.exp(log - top) for log in logs))
+
+
+def _guarantee(policy: Policy, document: Document) -> Iterator[Problem]:
+    bound, route = policy.spec.bound, ("bound", "kind")
+    if bound.kind == "predictive":
+        yield document.problem(route, "predictive harm has no guarantee; kind ratio holds with confidence 1 - delta")
+    elif bound.kind == "iid":
+        message = "the iid bound holds only from some unknown time on, for i.i.d. data; kind ratio holds at all times"
+        yield document.problem(route, message)
+    elif isinstance(bound, PlausibleBound):
+        smallest = log_smallest_prior(policy)
+        if smallest is not None and math.log(bound.alpha) - smallest >= 0:
+            message = (
+                f"alpha {bound.alpha:g} is not below the smallest prior mass {math.exp(smallest):.3g}, so the "
+                "confidence 1 - alpha / (smallest prior mass) is 0; lower alpha, or use kind ratio"
+            )
+            yield document.problem(("bound", "alpha"), message)
+
+
+def _thresholds(policy: Policy, document: Document) -> Iterator[Problem]:
+    threshold = policy.spec.decision.reject_above
+    if threshold >= 1:
+        message = "no harm bound exceeds 1, so the bound rejects nothing; lower it"
+        yield document.problem(("decision", "reject_above"), message)
+    elif threshold == 0:
+        message = "any positive harm bound exceeds 0, so nearly everything is rejected; raise it"
+        yield document.problem(("decision", "reject_above"), message)
+
+
+def _fields(policy: Policy, document: Document) -> Iterator[Problem]:
+    programs = policy.programs
+    expressions = [feature.expression for feature in programs.features] + list(programs.rules)
+    if programs.category is not None:
+        expressions.append(programs.category)
+    inputs = {"context": policy.spec.context, "action": policy.spec.action}
+    declared = {owner: {name: FieldSpec(type="number") for name in fields} for owner, fields in inputs.items()}
+    read = {reference for expression in expressions for reference in expression.reads}
+    tested = {reference for expression in expressions for reference in fields_tested(expression.tree, declared)}
+    for owner, fields in inputs.items():
+        for name, declaration in fields.items():
+            if (owner, name) not in read | tested:
+                message = f"{owner}.{name} is declared but nothing uses it; it is only logged"
+                yield document.key_problem((owner, name), message)
+            elif isinstance(declaration, FieldSpec) and declaration.optional and (owner, name) not in tested:
+                message = (
+                    f"{owner}.{name} is optional, but nothing tests has({owner}.{name}), so a check without it is "
+                    "rejected as if it were required"
+                )
+                yield document.key_problem((owner, name), message)
+
+
+def _rules(policy: Policy, document: Document) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, rule in enumerate(policy.spec.rules):
+        if rule.when in first:
+            message = f"rule {index + 1} never matches: rule {first[rule.when] + 1} has the same condition"
+            yield document.problem(("rules", index, "when"), message)
+        first.setdefault(rule.when, index)
+        if not policy.programs.rules[index].reads and not _tests_anything(policy, index):
+            message = "this condition reads no field, so it is the same for every action"
+            yield document.problem(("rules", index, "when"), message)
+
+
+def _tests_anything(policy: Policy, index: int) -> bool:
+    return any(node.kind == "has" for node in policy.programs.rules[index].tree.walk())
+
+
+def _class(policy: Policy, document: Document) -> Iterator[Problem]:
+    family = policy.spec.hypotheses
+    route: Route = ("hypotheses",)
+    if isinstance(family, FiniteTable) and len(family.table) == 1:
+        yield document.problem((*route, "table"), "one hypothesis only: nothing can be learned from outcomes")
+    if isinstance(family, GaussianLinear) and family.box is None and isinstance(policy.spec.bound, RatioBound):
+        message = (
+            "without a box the bound of an action is 1 until outcomes determine its direction; "
+            "add hypotheses.box if a range of the weights can be assumed"
+        )
+        yield document.problem((*route, "family"), message)
