@@ -1,0 +1,1 @@
+"""What is timed. Every figure is a ratio against something measured in the same run."""

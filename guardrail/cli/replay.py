@@ -1,0 +1,103 @@
+"""`guardrail replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guardrail.cli.console import AsJson, ExitCode, emit, errors, progress_console, report_error, text_console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from guardrail.errors import StoreCorrupt
+    from guardrail.replay import Replayed
+
+
+def replay(
+    store: Annotated[Path, typer.Option(metavar="PATH", help="The SQLite database. It is only read.")],
+    policy: Annotated[str | None, typer.Option(metavar="NAME", help="Only decisions of this policy.")] = None,
+    world: Annotated[str | None, typer.Option(metavar="ID", help="Only decisions of this world.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every logged decision from the logs and report those that differ; there must be none.
+
+    A decision differs if its decision, its reason codes, what its guarantee promises, or a number beyond
+    1e-9 is not what policy document, observation log and request give. A service may be writing to the store.
+
+    Exit status: 0 if every decision is reproduced, 1 if any differs or the log is damaged.
+    """
+    from guardrail.errors import StoreCorrupt
+
+    tally = _Tally(as_json=as_json)
+    damage: StoreCorrupt | None = None
+    with errors(as_json):
+        from guardrail.replay import replay as recompute
+        from guardrail.store import open_store
+
+        opened = open_store(store, read_only=True)
+        try:
+            for replayed in _with_progress(recompute(opened, policy=policy, world=world)):
+                tally.add(replayed)
+        except StoreCorrupt as error:
+            damage = error
+        finally:
+            opened.close()
+    tally.finish(damage)
+    if damage is not None:
+        report_error(damage, as_json=as_json)
+    raise typer.Exit(ExitCode.NO if tally.differing or damage is not None else ExitCode.OK)
+
+
+class _Tally:
+    """Counts decisions, and shows the differing ones as they come, or keeps them for the JSON."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._kept: list[dict[str, Any]] = []
+        self.decisions = 0
+        self.differing = 0
+
+    def add(self, replayed: Replayed) -> None:
+        self.decisions += 1
+        if not replayed.differences:
+            return
+        self.differing += 1
+        record = replayed.record
+        if self._as_json:
+            names = ("decision_id", "policy", "policy_revision", "world", "posterior_revision")
+            self._kept.append({**{name: getattr(record, name) for name in names}, "differences": replayed.differences})
+            return
+        console = text_console()
+        console.print(
+            f"{record.decision_id}  {record.policy}, world {record.world}, {record.posterior_revision} observations"
+        )
+        for d in replayed.differences:
+            console.print(f"  {d.field}: logged {d.logged!r}, recomputed {d.recomputed!r}")
+
+    def finish(self, damage: StoreCorrupt | None) -> None:
+        if self._as_json:
+            body = None if damage is None else {"reason": damage.reason, "message": str(damage)}
+            emit({"decisions": self.decisions, "differing": self._kept, "damage": body})
+            return
+        verb = "differs" if self.differing == 1 else "differ"
+        text_console().print(f"{self.decisions} decisions recomputed, {self.differing or 'none'} {verb}")
+
+
+def _with_progress(replayed: Iterable[Replayed]) -> Iterator[Replayed]:
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} decisions recomputed"), TimeElapsedColumn())
+    console = progress_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        for one in replayed:
+            yield one
+            progress.advance(task)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: guardrail replay --store var/guardrail.db")(replay)

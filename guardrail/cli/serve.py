@@ -1,0 +1,79 @@
+"""`guardrail serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from guardrail.cli.console import AsJson, emit, errors
+from guardrail.cli.logs import configure_logs
+
+
+def serve(
+    policies: Annotated[
+        list[Path],
+        typer.Option(metavar="PATH", help="A policy file, or a folder searched for */policy.yaml. Repeatable."),
+    ],
+    store: Annotated[Path, typer.Option(metavar="PATH", help="The SQLite database; made when missing.")],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Loopback address; port 0 picks a free one.")
+    ] = "127.0.0.1:7410",
+    drain_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Grace for running requests at shutdown.")
+    ] = None,
+    snapshot_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Observations between snapshots of a world.")
+    ] = None,
+    max_request_bytes: Annotated[int | None, typer.Option(metavar="BYTES", help="Largest request.")] = None,
+    max_worlds: Annotated[int | None, typer.Option(metavar="N", help="Most worlds that hold observations.")] = None,
+    compilation_cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where compiled kernels are kept; beside the store if unset.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C, then drain it.
+
+    Logs go to stderr: JSON lines, or readable text on a terminal. With --json they are always JSON, and
+    stdout gets one line once the service answers: {"event": "serving", "listen": ..., "port": ..., "pid": ...}.
+    """
+    # The service listens on loopback only and has no telemetry; nothing leaves this machine.
+    configure_logs(readable=False if as_json else None)
+    given = {
+        "drain_seconds": drain_seconds,
+        "snapshot_every": snapshot_every,
+        "max_request_bytes": max_request_bytes,
+        "max_worlds": max_worlds,
+        "compilation_cache": compilation_cache,
+    }
+    settings = _settings(listen, policies, store, {name: value for name, value in given.items() if value is not None})
+
+    def started(port: int) -> None:
+        if as_json:
+            host = listen.rpartition(":")[0]
+            emit({"event": "serving", "listen": f"{host}:{port}", "port": port, "pid": os.getpid()})
+
+    with errors(as_json):
+        from guardrail.server.app import serve as run
+
+        asyncio.run(run(settings, started=started))
+
+
+def _settings(listen: str, policies: list[Path], store: Path, given: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    from guardrail.server.settings import ServerSettings
+
+    try:
+        return ServerSettings(listen=listen, policies=tuple(policies), store=store, **given)
+    except ValidationError as error:
+        lines = (f"--{e['loc'][0]}: {e['msg']}".replace("_", "-", 3) for e in error.errors())
+        raise typer.BadParameter("; ".join(lines)) from error
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: guardrail serve --policies policies --store var/guardrail.db")(serve)

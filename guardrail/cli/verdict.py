@@ -1,0 +1,95 @@
+"""A verdict, a guarantee and a posterior as text for people."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from guardrail.domain import Decision, GuaranteeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from guardrail.domain import CautiousHypothesis, Guarantee, PosteriorSummary, Verdict
+
+STYLES = {Decision.ACCEPT: "bold green", Decision.ESCALATE: "bold yellow", Decision.REJECT: "bold red"}
+_KINDS = {
+    GuaranteeKind.THEOREM: "theorem: holds at all times at once",
+    GuaranteeKind.ASYMPTOTIC: "asymptotic: holds from some unknown time on, promises nothing now",
+    GuaranteeKind.ESTIMATE: "estimate: part of it is an approximation with unknown error",
+    GuaranteeKind.NONE: "none: no promise",
+}
+
+Line = tuple[str, str]
+"""A label and what stands beside it."""
+
+
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """Print a verdict: the decision first, then why."""
+    head = Text(verdict.decision.value.upper(), STYLES[verdict.decision])
+    head.append(f"  {verdict.policy}, world {verdict.world}, {verdict.posterior_revision} observations", "default")
+    console.print(head)
+    print_lines(console, verdict_lines(verdict))
+
+
+def print_lines(console: Console, lines: Sequence[Line]) -> None:
+    """Print labels and values in two columns."""
+    width = max((len(label) for label, _ in lines), default=0)
+    for label, value in lines:
+        console.print(Text(f"  {label:<{width}}  ", "dim") + Text(value, "default"))
+
+
+def verdict_lines(verdict: Verdict) -> list[Line]:
+    """Everything a person needs to understand a verdict."""
+    limits = f"reject above {verdict.threshold:g}"
+    if verdict.escalate_above is not None:
+        limits += f", escalate above {verdict.escalate_above:g}"
+    predictive = "none" if verdict.predictive_harm is None else f"{verdict.predictive_harm:.4g} (without guarantee)"
+    return [
+        *(("because", f"{reason.code}: {reason.message}") for reason in verdict.reasons),
+        ("harm bound", f"{verdict.harm_bound:.4g} ({limits})"),
+        ("predictive harm", predictive),
+        ("cautious hypothesis", cautious_text(verdict.cautious_hypothesis)),
+        *guarantee_lines(verdict.guarantee),
+        ("policy revision", verdict.policy_revision),
+        ("decision id", verdict.decision_id),
+    ]
+
+
+def cautious_text(cautious: CautiousHypothesis | None) -> str:
+    """The cautious hypothesis in one line."""
+    if cautious is None:
+        return "none"
+    parameters = cautious.parameters
+    shown = ", ".join(f"{name}={value:.4g}" for name, value in parameters.items() if name not in cautious.name)
+    text = f"{cautious.name} ({shown})" if shown else cautious.name
+    text += f", harm {cautious.harm:.4g}"
+    if cautious.log_posterior is not None:
+        text += f", posterior mass {math.exp(cautious.log_posterior):.3g}"
+    return text
+
+
+def guarantee_lines(guarantee: Guarantee) -> list[Line]:
+    """What a bound promises, under which assumptions, and who proved it."""
+    lines = [("guarantee", _KINDS[guarantee.kind])]
+    if guarantee.kind is GuaranteeKind.THEOREM:
+        lines.append(("confidence", f"{guarantee.confidence:.6g}"))
+    lines += [("assumes" if i == 0 else "", assumption) for i, assumption in enumerate(guarantee.assumptions)]
+    return [*lines, ("source", guarantee.source)]
+
+
+def posterior_lines(posterior: PosteriorSummary) -> list[Line]:
+    """A posterior at a glance."""
+    lines = [("observations", str(posterior.revision))]
+    if posterior.refuted:
+        lines.append(("refuted", "no hypothesis of the class is plausible: every check is rejected"))
+    if posterior.class_size is not None:
+        lines.append(("plausible", f"{posterior.plausible} of {posterior.class_size} hypotheses"))
+    if posterior.entropy is not None:
+        lines.append(("entropy", f"{posterior.entropy:.4g} nats"))
+    what = "most probable" if posterior.class_size is not None else "posterior mean"
+    return [*lines, *((what if i == 0 else "", f"{n}: {v:.4g}") for i, (n, v) in enumerate(posterior.top.items()))]

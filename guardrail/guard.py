@@ -1,0 +1,249 @@
+"""Policy + oracle -> verdict: the same logic in process, behind the service, and in a policy's tests.
+
+`Judge` holds what does not change (policy and oracle) and has no state. `Guard` is a judge
+bound to one world, for use in process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guardrail.domain import (
+    NO_GUARANTEE,
+    Decision,
+    HarmBound,
+    JsonObject,
+    JsonValue,
+    PosteriorSummary,
+    Reason,
+    ReasonCode,
+    Verdict,
+)
+from guardrail.errors import InvalidInput
+from guardrail.hypotheses.base import Row
+from guardrail.oracles.base import Oracle, State
+from guardrail.oracles.build import build_oracle
+from guardrail.policy import Policy, load_policy
+
+
+class _DecisionIds:
+    """Unique ids: 64 random bits for the process, then a count. No system call for each, unlike a UUID."""
+
+    def __init__(self) -> None:
+        self._restart()
+        os.register_at_fork(after_in_child=self._restart)
+
+    def _restart(self) -> None:
+        self._prefix = secrets.token_hex(8)
+        self._count = itertools.count()
+
+    def next(self) -> str:
+        """32 hexadecimal digits."""
+        return f"{self._prefix}{next(self._count):016x}"
+
+
+_ids = _DecisionIds()
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCheck:
+    """A check up to the point where the posterior is needed.
+
+    Attributes:
+        row: float64[F], the encoded input; None if the check is already rejected.
+        rejection: why it is rejected without a bound; None if it is not.
+        escalation: the matched escalating rule as a reason; None if there is none.
+    """
+
+    row: Row | None
+    rejection: Reason | None
+    escalation: Reason | None
+
+
+class Judge:
+    """A policy and the oracle over its hypothesis class. Stateless and safe to share between threads."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.oracle: Oracle = build_oracle(policy.spec.hypotheses, policy.spec.bound, policy.harm, policy.feature_names)
+
+    def prepare(self, context: JsonObject, action: JsonObject) -> PreparedCheck:
+        """Validate the input, try the hard rules, and encode the features.
+
+        Never raises for what the input holds: a bad input becomes a rejection.
+        """
+        try:
+            inputs = self.policy.inputs(context, action)
+            rule = self.policy.match_rule(inputs)
+            escalation = None
+            if rule is not None:
+                reason = Reason(ReasonCode.RULE_MATCHED, rule.reason)
+                if rule.decide != "escalate":
+                    return PreparedCheck(None, reason, None)
+                escalation = reason
+            values = self.policy.features(inputs)
+            return PreparedCheck(self.oracle.encode(values.numbers, values.category), None, escalation)
+        except InvalidInput as error:
+            return PreparedCheck(None, _rejection(error), None)
+
+    def encode_observation(self, context: JsonObject, action: JsonObject, outcome: JsonValue) -> tuple[Row, float]:
+        """Encode one reported outcome as float64[F] and a float.
+
+        :raises InvalidInput: if anything does not fit the policy.
+        """
+        values = self.policy.features(self.policy.inputs(context, action))
+        return self.oracle.encode(values.numbers, values.category), self.policy.outcome_value(outcome)
+
+    def bounds(self, state: State, prepared: Sequence[PreparedCheck]) -> list[HarmBound | None]:
+        """Bound all checks that need it in as few kernel calls as possible; None for the rejected ones."""
+        rows = [p.row for p in prepared if p.row is not None]
+        if not rows:
+            return [None] * len(prepared)
+        answers = iter(self.oracle.bound(state, np.stack(rows)))
+        return [next(answers) if p.row is not None else None for p in prepared]
+
+    def decide(self, prepared: PreparedCheck, bound: HarmBound | None, world: str, posterior_revision: int) -> Verdict:
+        """Turn a bound into a verdict. Without a sound bound the answer is always reject."""
+        thresholds = self.policy.spec.decision
+        decision, reasons = self._weigh(prepared, bound)
+        usable = bound is not None and bound.failure is None
+        return Verdict(
+            decision=decision,
+            harm_bound=bound.value if usable and bound is not None else 1.0,
+            threshold=thresholds.reject_above,
+            escalate_above=thresholds.escalate_above,
+            predictive_harm=bound.predictive if bound is not None else None,
+            cautious_hypothesis=bound.cautious if bound is not None else None,
+            guarantee=bound.guarantee if usable and bound is not None else NO_GUARANTEE,
+            reasons=reasons,
+            policy=self.policy.name,
+            policy_revision=self.policy.revision,
+            world=world,
+            posterior_revision=posterior_revision,
+            decision_id=_ids.next(),
+        )
+
+    def _weigh(self, prepared: PreparedCheck, bound: HarmBound | None) -> tuple[Decision, tuple[Reason, ...]]:
+        if prepared.rejection is not None:
+            return Decision.REJECT, (prepared.rejection,)
+        if bound is None:
+            return Decision.REJECT, (Reason(ReasonCode.NUMERICAL_FAILURE, "no harm bound was computed"),)
+        if bound.failure is not None:
+            return Decision.REJECT, (bound.failure,)
+        decision, reason = self._compare(bound)
+        if prepared.escalation is None:
+            return decision, (reason,)
+        if decision.caution > Decision.ESCALATE.caution:
+            return decision, (reason, prepared.escalation)
+        return Decision.ESCALATE, (prepared.escalation, reason)
+
+    def _compare(self, bound: HarmBound) -> tuple[Decision, Reason]:
+        thresholds = self.policy.spec.decision
+        # Written so that a NaN, which compares false with everything, is rejected.
+        if not 0.0 <= bound.value <= 1.0:
+            message = f"the harm bound {bound.value} is not a probability"
+            return Decision.REJECT, Reason(ReasonCode.NUMERICAL_FAILURE, message)
+        if not bound.value <= thresholds.reject_above:
+            message = f"the harm bound {bound.value:.4g} exceeds {thresholds.reject_above:g}"
+            return Decision.REJECT, Reason(ReasonCode.HARM_BOUND_ABOVE_REJECT, message)
+        if thresholds.escalate_above is not None and not bound.value <= thresholds.escalate_above:
+            message = f"the harm bound {bound.value:.4g} exceeds {thresholds.escalate_above:g}: a person decides"
+            return Decision.ESCALATE, Reason(ReasonCode.HARM_BOUND_ABOVE_ESCALATE, message)
+        limit = thresholds.reject_above if thresholds.escalate_above is None else thresholds.escalate_above
+        message = f"the harm bound {bound.value:.4g} is at most {limit:g}"
+        return Decision.ACCEPT, Reason(ReasonCode.WITHIN_THRESHOLD, message)
+
+
+def _rejection(error: InvalidInput) -> Reason:
+    known = error.reason in ReasonCode.__members__
+    return Reason(ReasonCode(error.reason) if known else ReasonCode.FEATURE_ERROR, str(error))
+
+
+class Guard:
+    """A policy bound to one world, in process.
+
+    The posterior lives in memory: it starts from the prior and is gone with the object. Use the
+    service when observations must survive. Safe to use from several threads.
+    """
+
+    def __init__(self, policy: Policy, *, world: str = "local") -> None:
+        self._judge = Judge(policy)
+        self._start(world)
+
+    def _start(self, world: str) -> None:
+        self.world = world
+        self._lock = threading.Lock()
+        self._state: Any = self._judge.oracle.init()
+        self._revision = 0
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, world: str = "local") -> Guard:
+        """Load and compile a policy file.
+
+        :raises PolicyError: if the policy is wrong; holds every problem with its position.
+        """
+        return cls(load_policy(path), world=world)
+
+    def fork(self, *, world: str | None = None) -> Guard:
+        """A guard over a fresh world (at the prior) that shares this one's compiled policy."""
+        guard = object.__new__(Guard)
+        guard._judge = self._judge
+        guard._start(self.world if world is None else world)
+        return guard
+
+    @property
+    def policy(self) -> Policy:
+        """The compiled policy."""
+        return self._judge.policy
+
+    @property
+    def revision(self) -> int:
+        """Number of observations the posterior rests on."""
+        return self._revision
+
+    def check(self, context: JsonObject, action: JsonObject) -> Verdict:
+        """Decide about one action. Never raises for what the input holds: a bad input is rejected.
+
+        Args:
+            context: the context's fields, as the policy declares them.
+            action: the action's fields, as the policy declares them.
+        """
+        return self.check_many(context, [action])[0]
+
+    def check_many(self, context: JsonObject, actions: Sequence[JsonObject]) -> list[Verdict]:
+        """Decide about several candidate actions against one posterior, in one kernel call."""
+        prepared = [self._judge.prepare(context, action) for action in actions]
+        with self._lock:
+            state, revision = self._state, self._revision
+        bounds = self._judge.bounds(state, prepared)
+        return [self._judge.decide(p, b, self.world, revision) for p, b in zip(prepared, bounds, strict=True)]
+
+    def observe(self, context: JsonObject, action: JsonObject, outcome: JsonValue) -> None:
+        """Condition on one outcome. Report every carried-out action, whatever came of it, once.
+
+        Args:
+            context: the context in which the action was taken.
+            action: the action that was taken.
+            outcome: `{name: value}` with the policy's outcome name, or the bare value.
+
+        :raises InvalidInput: if anything does not fit the policy; the posterior is unchanged.
+        """
+        row, value = self._judge.encode_observation(context, action, outcome)
+        with self._lock:
+            self._state = self._judge.oracle.observe(self._state, row[None, :], np.array([value]))
+            self._revision += 1
+
+    def posterior(self, top: int = 5) -> PosteriorSummary:
+        """The posterior at a glance."""
+        with self._lock:
+            state = self._state
+        return replace(self._judge.oracle.summary(state, top), revision=self._revision)

@@ -1,0 +1,91 @@
+"""What a family of hypotheses must provide.
+
+A family is one shape of hypothesis class: it knows the outcome's likelihood, the harm
+probability, and how to tell a person about one hypothesis. Every family encodes an input
+(the policy's features, or its category) as one float64 row of fixed length, so that the
+kernels below it see arrays only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+Row: TypeAlias = npt.NDArray[np.float64]
+"""float64[F]: one encoded input."""
+
+Arrays: TypeAlias = Mapping[str, jax.Array]
+"""A family's large arrays, passed to kernels as an argument so that they are not baked into programs."""
+
+
+class Family(Protocol):
+    """What enumerated and conjugate families share."""
+
+    name: str
+    """The family's name in a policy file."""
+    row_length: int
+    """F, the length of an encoded row."""
+    assumptions: tuple[str, ...]
+    """What the class assumes of the world, in words, for the guarantee."""
+
+    def encode(self, features: Sequence[float], category: str | int | None) -> Row:
+        """Encode one input as float64[F].
+
+        Args:
+            features: the policy's numeric features, flattened, in the policy's order; all finite.
+            category: the policy's category; None when the family has none.
+
+        :raises InvalidInput: with reason UNKNOWN_CATEGORY if the category is not of the class.
+        """
+        ...
+
+
+class EnumeratedFamily(Family, Protocol):
+    """A finite class whose H hypotheses are scored one by one by the enumerated oracle.
+
+    `log_likelihood`, `log_likelihood_rounding`, `harm_score` and `harm_from_score` are pure JAX
+    functions, traced under 64-bit mode; they read large arrays from `arrays` only, never from `self`.
+
+    Harm is a non-decreasing function of a cheap score, so the largest harm over any set of
+    hypotheses is `harm_from_score` of the largest score over that set.
+    """
+
+    size: int
+    """H, the number of hypotheses."""
+    width: int
+    """A divisor of H. Kernels work on [H / width, width]: the shape in which the family's own arrays lie is fast."""
+    arrays: Arrays
+    """The family's large arrays (may be empty), float64, on the CPU."""
+    trace_key: Hashable
+    """Equal only for families whose JAX functions do the same to equal `arrays`: they share compiled programs."""
+
+    def log_prior(self) -> npt.NDArray[np.float64]:
+        """float64[H]: log prior masses; they sum to one, every mass is positive."""
+        ...
+
+    def log_likelihood(self, arrays: Arrays, row: jax.Array, outcome: jax.Array) -> jax.Array:
+        """float64[H]: log density or log mass of the outcome under each hypothesis; -inf where impossible."""
+        ...
+
+    def log_likelihood_rounding(self, arrays: Arrays, row: jax.Array, outcome: jax.Array) -> jax.Array:
+        """float64[]: upper bound on the absolute rounding error of every finite entry of `log_likelihood`."""
+        ...
+
+    def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[H]: a score whose order is the order of harm; rounding may only raise it."""
+        ...
+
+    def harm_from_score(self, score: jax.Array) -> jax.Array:
+        """Harm probability in [0, 1] of each score; non-decreasing; any shape, float64 or float32.
+
+        In float64 it is never below the exact probability. float32 is for numbers without a promise.
+        """
+        ...
+
+    def describe(self, index: int) -> tuple[str, Mapping[str, float]]:
+        """Name and parameters of one hypothesis, for a person to read."""
+        ...

@@ -1,0 +1,148 @@
+"""Linear regression with Gaussian noise and weights on a lattice (the class of the paper's bandit).
+
+outcome ~ Normal(w . features, noise_sd^2), every weight in {0, ..., levels - 1}. A hypothesis's
+index is the base-`levels` number of its weights, the first weight being the leading digit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.domain import HarmEvent, IntervalHarm
+from guardrail.hypotheses.gaussian_harm import interval_harm, interval_score
+from guardrail.hypotheses.product_grid import EPSILON, ProductGrid, outer_sum
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from guardrail.hypotheses.base import Arrays, Row
+    from guardrail.policy.schema import LinearGaussianLattice
+
+PRIOR_SUM_TOLERANCE = 1e-9
+
+
+class LinearGaussianLatticeFamily:
+    """Weights on a lattice, Gaussian noise of known standard deviation.
+
+    A row holds the features, float64[d].
+
+    Args:
+        levels: number of values of a weight.
+        noise_sd: standard deviation of the outcome, in its unit.
+        weight_prior: P(weight = 0), P(weight = 1), ...; None for a uniform prior.
+        harm: the harm event over the outcome.
+        feature_names: names of the d features.
+
+    :raises ValueError: if there is no feature, there are too many hypotheses, or the prior is
+        not one probability for each level.
+    """
+
+    name = "linear-gaussian-lattice"
+
+    def __init__(
+        self,
+        levels: int,
+        noise_sd: float,
+        weight_prior: tuple[float, ...] | None,
+        harm: IntervalHarm,
+        feature_names: tuple[str, ...],
+    ) -> None:
+        if not feature_names:
+            raise ValueError(f"{self.name} needs at least one feature")
+        self._grid = ProductGrid((levels,) * len(feature_names))
+        self._levels, self._noise_sd, self._harm, self._feature_names = levels, noise_sd, harm, feature_names
+        self._log_weight_prior = _log_probabilities(weight_prior, levels)
+        self.row_length = len(feature_names)
+        self.size, self.width = self._grid.size, self._grid.width
+        self.arrays: Arrays = {}
+        self.trace_key: Hashable = (self.name, levels, noise_sd, harm, len(feature_names))
+        self.assumptions: tuple[str, ...] = (
+            f"the outcome is a weighted sum of the features plus independent Gaussian noise of standard "
+            f"deviation {noise_sd:g}",
+            f"every weight is one of 0, ..., {levels - 1} and never changes",
+        )
+
+    @classmethod
+    def from_spec(
+        cls, spec: LinearGaussianLattice, harm: HarmEvent, feature_names: tuple[str, ...]
+    ) -> LinearGaussianLatticeFamily:
+        """The family that a policy describes.
+
+        :raises ValueError: if the harm event or the features do not fit the family.
+        """
+        if not isinstance(harm, IntervalHarm):
+            raise ValueError(f"{spec.family} has a numeric outcome, so harm must be a range of numbers")
+        weight_prior = None if spec.prior == "uniform" else spec.prior.probabilities
+        return cls(spec.levels, spec.noise_sd, weight_prior, harm, feature_names)
+
+    def encode(self, features: Sequence[float], category: str | int | None) -> Row:
+        """The features as float64[d]; the category is not used."""
+        return np.asarray(features, np.float64)
+
+    def log_prior(self) -> npt.NDArray[np.float64]:
+        """float64[H]: sum of the weights' log prior masses."""
+        total = np.zeros(1)
+        for _ in self._feature_names:
+            total = np.add.outer(total, self._log_weight_prior).reshape(-1)
+        return total
+
+    def log_likelihood(self, arrays: Arrays, row: jax.Array, outcome: jax.Array) -> jax.Array:
+        """float64[H]: log density of the outcome, in nats per unit of the outcome."""
+        outer, inner = self._grid.halves(self._terms(row / self._noise_sd))
+        residual = outer_sum(outcome / self._noise_sd - outer, -inner)
+        return -0.5 * residual * residual - self._log_norm
+
+    def log_likelihood_rounding(self, arrays: Arrays, row: jax.Array, outcome: jax.Array) -> jax.Array:
+        """float64[]: bound on the rounding error of every finite entry of `log_likelihood`.
+
+        A residual of at most r = (|outcome| + largest sum of |terms|) / noise_sd is off by a few roundings
+        of r for each axis; the derivative of its half square is at most r.
+        """
+        largest = (jnp.abs(outcome) + self._magnitude(row)) / self._noise_sd
+        residual_rounding = self._grid.sum_rounding(largest) + 4 * EPSILON * largest
+        return largest * residual_rounding + EPSILON * (largest * largest + 4 * abs(self._log_norm))
+
+    def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[H]: the mean outcome or its distance from the harmful interval, raised by its rounding."""
+        outer, inner = self._grid.halves(self._terms(row))
+        return interval_score(self._harm, outer, inner, self._grid.sum_rounding(self._magnitude(row)))
+
+    def harm_from_score(self, score: jax.Array) -> jax.Array:
+        """Harm probability of each score; of any shape."""
+        return interval_harm(self._harm, self._noise_sd, score)
+
+    def describe(self, index: int) -> tuple[str, Mapping[str, float]]:
+        """The weights, by feature."""
+        weights = self._grid.coordinates(index)
+        name = f"weights ({', '.join(map(str, weights))})"
+        return name, dict(zip(self._feature_names, map(float, weights), strict=True))
+
+    @property
+    def _log_norm(self) -> float:
+        return math.log(self._noise_sd) + 0.5 * math.log(2 * math.pi)
+
+    def _terms(self, row: jax.Array) -> list[jax.Array]:
+        weights = jnp.arange(self._levels, dtype=jnp.float64)
+        return [row[axis] * weights for axis in range(self.row_length)]
+
+    def _magnitude(self, row: jax.Array) -> jax.Array:
+        return (self._levels - 1) * jnp.sum(jnp.abs(row))
+
+
+def _log_probabilities(probabilities: tuple[float, ...] | None, levels: int) -> npt.NDArray[np.float64]:
+    if probabilities is None:
+        return np.full(levels, -math.log(levels))
+    if len(probabilities) != levels:
+        raise ValueError(f"the prior needs one probability for each of the {levels} levels, got {len(probabilities)}")
+    total = math.fsum(probabilities)
+    if not abs(total - 1.0) <= PRIOR_SUM_TOLERANCE:
+        raise ValueError(f"the prior's probabilities must sum to 1, got {total:.12g}")
+    if min(probabilities) <= 0.0:
+        raise ValueError("every prior probability must be positive: what has none cannot be learnt")
+    return np.log(np.asarray(probabilities) / total)

@@ -1,0 +1,38 @@
+"""From a policy's parts to its oracle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from guardrail.hypotheses import registry
+from guardrail.policy.schema import BetaBernoulli, BoundSpec, GaussianLinear, HypothesesSpec
+
+if TYPE_CHECKING:
+    from guardrail.domain import HarmEvent
+    from guardrail.hypotheses.base import EnumeratedFamily
+    from guardrail.hypotheses.conjugate import ConjugateFamily
+    from guardrail.oracles.base import Oracle
+
+
+def build_oracle(
+    hypotheses: HypothesesSpec, bound: BoundSpec, harm: HarmEvent, feature_names: tuple[str, ...]
+) -> Oracle:
+    """The oracle for a hypothesis class under a bound.
+
+    Args:
+        hypotheses: the policy's hypothesis class.
+        bound: the policy's bound.
+        harm: the harm event over the outcome.
+        feature_names: the flattened numeric features, in the order in which rows hold them.
+
+    :raises ValueError: if the class is inconsistent in itself, or does not fit the bound, the harm event
+        or the features.
+    """
+    family = registry.build(hypotheses, harm, feature_names)
+    if isinstance(hypotheses, BetaBernoulli | GaussianLinear):
+        from guardrail.oracles import conjugate
+
+        return conjugate.build(cast("ConjugateFamily", family), bound)
+    from guardrail.oracles.enumerated import EnumeratedOracle
+
+    return EnumeratedOracle(cast("EnumeratedFamily", family), bound)

@@ -1,0 +1,92 @@
+"""A posterior from what the store holds: a pure function of policy and observation log."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from guardrail.errors import InvalidInput, SnapshotInvalid, WorldUnavailable
+from guardrail.guard import Judge
+from guardrail.store.base import ObservationRecord, Snapshot, Store
+
+CHUNK = 4_096
+"""Observations handled at a time: bounds the memory of a rebuild."""
+
+
+def encode_snapshot(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
+    """Named arrays as bytes (NumPy's npz; never pickled)."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def decode_snapshot(payload: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that `encode_snapshot` wrote.
+
+    :raises SnapshotInvalid: if the bytes are not such a snapshot.
+    """
+    try:
+        with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:
+        raise SnapshotInvalid("the snapshot's bytes are damaged") from error
+
+
+def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) -> Any:
+    """Condition on logged observations in order.
+
+    :raises WorldUnavailable: if one does not fit the policy; names it.
+    """
+    if not records:
+        return state
+    rows = np.empty((len(records), judge.oracle.row_length))
+    outcomes = np.empty(len(records))
+    for place, record in enumerate(records):
+        content = json.loads(record.content)
+        try:
+            rows[place], outcomes[place] = judge.encode_observation(
+                content["context"], content["action"], content["outcome"]
+            )
+        except InvalidInput as error:
+            raise WorldUnavailable(
+                f"observation {record.sequence} ({record.observation_id}) does not fit policy "
+                f"{judge.policy.name} at revision {judge.policy.revision[:12]}: {error}"
+            ) from error
+    return judge.oracle.observe(state, rows, outcomes)
+
+
+def restore(judge: Judge, store: Store, world: str, *, snapshot: bool = True) -> tuple[Any, int]:
+    """State and revision of one world, from the newest usable snapshot and the log after it.
+
+    Args:
+        judge: the policy, compiled.
+        store: where the log lies.
+        world: the world's id.
+        snapshot: False rebuilds from the log alone.
+
+    :raises WorldUnavailable: if the log does not fit the policy.
+    :raises StoreCorrupt: if the log is damaged.
+    """
+    state, revision = judge.oracle.init(), 0
+    if snapshot:
+        saved = store.latest_snapshot(judge.policy.name, world, judge.policy.revision)
+        if saved is not None and saved.sequence <= store.observation_count(judge.policy.name, world):
+            try:
+                state, revision = judge.oracle.load(decode_snapshot(saved.payload)), saved.sequence
+            except SnapshotInvalid:
+                state, revision = judge.oracle.init(), 0  # the log is the truth, the snapshot only a shortcut
+    records = store.observations(judge.policy.name, world, after=revision)
+    while chunk := list(itertools.islice(records, CHUNK)):
+        state = observe_records(judge, state, chunk)
+        revision = chunk[-1].sequence
+    return state, revision
+
+
+def make_snapshot(judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]]) -> Snapshot:
+    """A snapshot of dumped arrays for the store."""
+    return Snapshot(judge.policy.name, judge.policy.revision, world, revision, encode_snapshot(arrays))

@@ -1,0 +1,248 @@
+"""Recompute every logged decision from the logs, and say where the log differs.
+
+A decision is a pure function of its policy document, the observations before it and its
+request. All three are in the store, so an honest log replays without a difference.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guardrail.errors import GuardrailError, PolicyError, WorldUnavailable
+from guardrail.guard import Judge
+from guardrail.policy import parse_policy
+from guardrail.rebuild import CHUNK, observe_records
+from guardrail.records import verdict_from_dict, verdict_to_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from guardrail.domain import JsonObject, JsonValue, Verdict
+    from guardrail.store.base import DecisionRecord, Store
+
+TOLERANCE = 1e-9
+"""Largest difference between a logged and a recomputed number, absolute below 1 and relative above."""
+
+_BATCH = 256
+_JUDGES_KEPT = 8
+
+_FIELDS = (
+    "decision",
+    "harm_bound",
+    "threshold",
+    "escalate_above",
+    "predictive_harm",
+    "policy",
+    "policy_revision",
+    "world",
+    "posterior_revision",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing in which the log and the recomputation differ.
+
+    Attributes:
+        field: the verdict's field, dotted if nested; or what the recomputation lacks: `record`,
+            `policy_document`, `observations`.
+        logged: what the log says.
+        recomputed: what the recomputation says, or why there is none.
+    """
+
+    field: str
+    logged: JsonValue
+    recomputed: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One decision of the log, recomputed.
+
+    Attributes:
+        record: as it is in the log.
+        differences: empty if the recomputation agrees.
+    """
+
+    record: DecisionRecord
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    record: DecisionRecord
+    verdict: dict[str, Any]
+    context: JsonObject
+    action: JsonObject
+
+
+def replay(store: Store, *, policy: str | None = None, world: str | None = None) -> Iterator[Replayed]:
+    """Recompute the decisions that are in the log when iteration starts, in the log's order.
+
+    Only reads, so the store may be open read-only while a service writes to it.
+
+    Args:
+        store: where the logs lie.
+        policy: only decisions of this policy.
+        world: only decisions of this world.
+
+    :raises StoreCorrupt: if a record's checksum does not fit it.
+    :raises StoreError: if the store cannot be read.
+    """
+    judges = _Judges(store)
+    for place, records in itertools.groupby(store.decisions(policy, world), _place):
+        try:
+            forward = _Forward(judges.get(place[2]), store, place[0], place[1])
+        except _IrreproducibleError as error:
+            yield from (Replayed(record, (error.difference,)) for record in records)
+            continue
+        for revision, same in itertools.groupby(records, lambda record: record.posterior_revision):
+            while batch := list(itertools.islice(same, _BATCH)):
+                yield from _recompute(forward, revision, batch)
+
+
+def compare(logged: Mapping[str, Any], verdict: Verdict) -> tuple[Difference, ...]:
+    """Where a logged verdict (as `records.verdict_to_dict` writes it) differs from a recomputed one.
+
+    Compared are the decision, the codes of the reasons, what the guarantee promises, and every number.
+    Two hypotheses may be equally cautious, so another name with the same harm is no difference.
+    """
+    left, right = _flat(logged), _flat(verdict_to_dict(verdict))
+    if left.pop("cautious_hypothesis.name", None) != right.pop("cautious_hypothesis.name", None):
+        for side in (left, right):
+            for name in [n for n in side if n.startswith("cautious_hypothesis.") and n != "cautious_hypothesis.harm"]:
+                del side[name]
+    names = sorted(left.keys() | right.keys())
+    return tuple(Difference(n, left.get(n), right.get(n)) for n in names if not _same(left.get(n), right.get(n)))
+
+
+class _IrreproducibleError(Exception):
+    """The logs do not hold what a recomputation needs."""
+
+    def __init__(self, difference: Difference) -> None:
+        super().__init__(difference.field)
+        self.difference = difference
+
+
+class _Judges:
+    """Compiled policies by revision; the most recent ones are kept."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: OrderedDict[str, Judge] = OrderedDict()
+
+    def get(self, revision: str) -> Judge:
+        judge = self._kept.pop(revision, None) or self._compile(revision)
+        self._kept[revision] = judge
+        if len(self._kept) > _JUDGES_KEPT:
+            self._kept.popitem(last=False)
+        return judge
+
+    def _compile(self, revision: str) -> Judge:
+        document = self._store.policy_document(revision)
+        if document is None:
+            raise _IrreproducibleError(Difference("policy_document", revision, "not in the store"))
+        try:
+            judge = Judge(parse_policy(document))
+        except GuardrailError as error:
+            first = str(error.problems[0]) if isinstance(error, PolicyError) else str(error)
+            raise _IrreproducibleError(Difference("policy_document", revision, first)) from error
+        if judge.policy.revision != revision:
+            raise _IrreproducibleError(Difference("policy_document", revision, judge.policy.revision))
+        return judge
+
+
+class _Forward:
+    """A world's posterior, moved forward through its observation log."""
+
+    def __init__(self, judge: Judge, store: Store, policy: str, world: str) -> None:
+        self.judge = judge
+        self.world = world
+        self._records = store.observations(policy, world)
+        self._state = judge.oracle.init()
+        self._revision = 0
+        self._misfit: str | None = None
+
+    def state(self, revision: int) -> Any:
+        """The state after `revision` observations; revisions must not decrease."""
+        while self._revision < revision and self._misfit is None:
+            chunk = list(itertools.islice(self._records, min(CHUNK, revision - self._revision)))
+            if not chunk:
+                message = f"the log holds {self._revision} observations"
+                raise _IrreproducibleError(Difference("observations", revision, message))
+            try:
+                self._state = observe_records(self.judge, self._state, chunk)
+            except WorldUnavailable as error:
+                self._misfit = str(error)
+            self._revision = chunk[-1].sequence
+        if self._misfit is not None and revision > 0:
+            raise _IrreproducibleError(Difference("observations", revision, self._misfit))
+        return self._state
+
+
+def _recompute(forward: _Forward, revision: int, records: list[DecisionRecord]) -> Iterator[Replayed]:
+    read = [_read(record) for record in records]
+    readable = [entry for entry in read if isinstance(entry, _Logged)]
+    try:
+        state = forward.state(revision)
+    except _IrreproducibleError as error:
+        yield from (Replayed(record, (error.difference,)) for record in records)
+        return
+    judge = forward.judge
+    prepared = [judge.prepare(entry.context, entry.action) for entry in readable]
+    bounds = judge.bounds(state, prepared)
+    verdicts = (judge.decide(p, b, forward.world, revision) for p, b in zip(prepared, bounds, strict=True))
+    for entry in read:
+        if isinstance(entry, _Logged):
+            yield Replayed(entry.record, (*_columns(entry), *compare(entry.verdict, next(verdicts))))
+        else:
+            yield entry
+
+
+def _read(record: DecisionRecord) -> _Logged | Replayed:
+    try:
+        request, verdict = json.loads(record.request), json.loads(record.verdict)
+        verdict_from_dict(verdict)
+        context, action = request["context"], request["action"]
+        if not (isinstance(context, dict) and isinstance(action, dict)):
+            raise TypeError("a context or an action is not an object")
+    except (KeyError, ValueError, TypeError) as error:
+        return Replayed(record, (Difference("record", "unreadable", f"{type(error).__name__}: {error}"),))
+    return _Logged(record, verdict, context, action)
+
+
+def _columns(entry: _Logged) -> Iterator[Difference]:
+    """Where a record contradicts the verdict it holds."""
+    for name in ("decision_id", "decision"):
+        column = getattr(entry.record, name)
+        if column != entry.verdict[name]:
+            yield Difference(f"record.{name}", column, entry.verdict[name])
+
+
+def _place(record: DecisionRecord) -> tuple[str, str, str]:
+    return record.policy, record.world, record.policy_revision
+
+
+def _flat(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What must agree, by dotted name."""
+    guarantee, cautious = verdict["guarantee"], verdict["cautious_hypothesis"]
+    flat = {name: verdict[name] for name in _FIELDS}
+    flat["reasons"] = [reason["code"] for reason in verdict["reasons"]]
+    flat |= {f"guarantee.{name}": guarantee[name] for name in ("kind", "confidence")}
+    if cautious is not None:
+        flat |= {f"cautious_hypothesis.{name}": cautious[name] for name in ("name", "harm", "log_posterior")}
+        flat |= {f"cautious_hypothesis.parameters.{name}": n for name, n in cautious["parameters"].items()}
+    return flat
+
+
+def _same(logged: Any, fresh: Any) -> bool:
+    if not (isinstance(logged, float) and isinstance(fresh, int | float)):
+        return bool(logged == fresh)
+    if math.isnan(logged) or logged == fresh:
+        return math.isnan(logged) == math.isnan(fresh)
+    return bool(abs(logged - fresh) <= TOLERANCE * max(1.0, abs(logged), abs(fresh)))

@@ -1,0 +1,135 @@
+"""Wiring and shutdown of one server process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from guardrail.errors import NotServing
+from guardrail.server import contract
+from guardrail.server.kernel import KernelThread
+from guardrail.server.registry import Registry
+from guardrail.server.service import Service
+from guardrail.server.servicer import Servicer, generic_handler
+from guardrail.server.settings import ServerSettings
+from guardrail.server.watchers import Watchers
+from guardrail.server.writer import Writer
+from guardrail.store import open_store
+
+log = structlog.get_logger()
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def configure_jax(folder: Path) -> None:
+    """Keep compiled kernels in a folder between starts, and run kernels on the thread that calls them.
+
+    Only a server process may call this: both settings are process-wide.
+    """
+    import jax
+
+    # The kernel thread waits for its result anyway; a hand-over to another thread would only add latency.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # type: ignore[no-untyped-call]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)  # type: ignore[no-untyped-call]
+
+
+@contextlib.asynccontextmanager
+async def running(settings: ServerSettings) -> AsyncIterator[int]:
+    """Run the service; yields its port once it answers, and drains it on exit.
+
+    Health answers NOT_SERVING from the first moment until policies are compiled and worlds restored.
+
+    :raises PolicyError: if a policy is wrong.
+    :raises StoreError: if the store cannot be opened.
+    :raises NotServing: if the address cannot be bound.
+    """
+    configure_jax(settings.compilation_cache or settings.store.parent / "kernels")
+    async with contextlib.AsyncExitStack() as stack:
+        settings.store.parent.mkdir(parents=True, exist_ok=True)
+        store = await asyncio.to_thread(open_store, settings.store)
+        stack.callback(store.close)
+        writer = Writer(
+            store,
+            max_waiting_reports=settings.max_waiting_reports,
+            max_unwritten_decisions=settings.max_unwritten_decisions,
+        )
+        stack.push_async_callback(asyncio.to_thread, writer.close)
+        kernel = KernelThread()
+        stack.push_async_callback(asyncio.to_thread, kernel.close)
+        registry = Registry(settings, store, writer, kernel)
+        stack.push_async_callback(registry.close)
+        watchers = Watchers(settings.max_watchers)
+        servicer = Servicer(Service(registry, writer, store, watchers))
+
+        checks = health.aio.HealthServicer()
+        server, port = await _listen(settings, servicer, checks)
+        stack.push_async_callback(_drain, server, checks, watchers, settings.drain_seconds)
+        await registry.load()
+        await _announce(checks, _SERVING)
+        log.info("serving", port=port, policies=[p.name for p in registry.policies()])
+        yield port
+
+
+async def serve(settings: ServerSettings, *, started: Any = None) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        settings: what the operator set.
+        started: called with the port once the service answers.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with running(settings) as port:
+        if started is not None:
+            started(port)
+        await stop.wait()
+        log.info("draining")
+
+
+async def _listen(
+    settings: ServerSettings, servicer: Servicer, checks: health.aio.HealthServicer
+) -> tuple[grpc.aio.Server, int]:
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", settings.max_request_bytes),
+            ("grpc.so_reuseport", 0),  # two servers on one port would share callers at random
+        )
+    )
+    server.add_generic_rpc_handlers((generic_handler(servicer),))
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    names = (contract.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server, pool=contract.POOL)
+    await _announce(checks, _NOT_SERVING)
+    try:
+        port = server.add_insecure_port(settings.listen)
+    except RuntimeError as error:
+        raise NotServing(f"cannot listen on {settings.listen}: {error}") from error
+    await server.start()
+    return server, port
+
+
+async def _announce(checks: health.aio.HealthServicer, status: Any) -> None:
+    for name in ("", contract.SERVICE):
+        await checks.set(name, status)
+
+
+async def _drain(
+    server: grpc.aio.Server, checks: health.aio.HealthServicer, watchers: Watchers, seconds: float
+) -> None:
+    await checks.enter_graceful_shutdown()
+    watchers.close()
+    await server.stop(seconds)

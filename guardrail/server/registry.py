@@ -1,0 +1,257 @@
+"""Loaded policies and their worlds: start, look-up, reload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from guardrail.errors import (
+    GuardrailError,
+    LimitExceeded,
+    NotServing,
+    PolicyError,
+    PolicyNotFound,
+    Problem,
+    WorldUnavailable,
+)
+from guardrail.guard import Judge
+from guardrail.policy import Policy, load_policy
+from guardrail.rebuild import make_snapshot, restore
+from guardrail.server.kernel import KernelThread
+from guardrail.server.settings import ServerSettings
+from guardrail.server.world import World
+from guardrail.server.writer import Writer
+from guardrail.store.base import Appended, Store
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class LoadedPolicy:
+    """A compiled policy with the worlds that live under it.
+
+    Attributes:
+        judge: the policy and its oracle.
+        prior: answers checks of worlds that hold no observation yet.
+        worlds: world id -> world that holds observations.
+        broken: world id -> why its log does not fit the policy.
+        reporting: cleared while worlds are rebuilt; reports wait for it.
+        in_flight: reports between validation and commit.
+    """
+
+    judge: Judge
+    prior: World
+    worlds: dict[str, World] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    reporting: asyncio.Event = field(default_factory=asyncio.Event)
+    in_flight: set[asyncio.Future[list[Appended]]] = field(default_factory=set)
+
+
+class Registry:
+    """All loaded policies. Call it from the event loop only."""
+
+    def __init__(self, settings: ServerSettings, store: Store, writer: Writer, kernel: KernelThread) -> None:
+        self._settings = settings
+        self._store = store
+        self._writer = writer
+        self._kernel = kernel
+        self._policies: dict[str, LoadedPolicy] = {}
+        self._loaded = False
+        self._reload_lock = asyncio.Lock()
+        self._snapshots: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> list[str]:
+        """Read the policy files (again); all of them are loaded, or none.
+
+        Returns:
+            Names of the policies whose revision is new or gone.
+
+        :raises PolicyError: if any file is wrong, missing or names a policy twice; what was loaded stays.
+        """
+        async with self._reload_lock:
+            policies = await asyncio.to_thread(read_policies, self._settings.policies)
+            fresh = {p.name: p for p in policies}
+            changed = [n for n, p in fresh.items() if not self._has_revision(n, p.revision)]
+            gone = [n for n in self._policies if n not in fresh]
+            judges = [await asyncio.to_thread(_compile, fresh[name]) for name in changed]
+            for judge in judges:
+                await self._install(judge)
+            for name in gone:
+                await self._quiesce(self._policies[name])
+                self._policies.pop(name).reporting.set()  # reports that waited find it gone
+            self._loaded = True
+            return sorted([*changed, *gone])
+
+    def policy(self, name: str) -> LoadedPolicy:
+        """A loaded policy.
+
+        :raises NotServing: if the policies are not loaded yet.
+        :raises PolicyNotFound: if there is none of that name.
+        """
+        if not self._loaded:
+            raise NotServing("the service is starting: policies are compiled and worlds restored")
+        try:
+            return self._policies[name]
+        except KeyError:
+            known = ", ".join(sorted(self._policies)) or "none"
+            raise PolicyNotFound(f"no policy {name!r} is loaded; loaded: {known}") from None
+
+    def policies(self) -> list[Policy]:
+        """The loaded policies, sorted by name."""
+        return [self._policies[name].judge.policy for name in sorted(self._policies)]
+
+    def world(self, loaded: LoadedPolicy, world_id: str) -> World:
+        """The world that answers checks for an id; a world without observations stands at the prior.
+
+        :raises WorldUnavailable: if its log does not fit the policy.
+        """
+        return self.find_world(loaded, world_id) or loaded.prior
+
+    def find_world(self, loaded: LoadedPolicy, world_id: str) -> World | None:
+        """A world that holds observations; None if there is none of that id.
+
+        :raises WorldUnavailable: if its log does not fit the policy.
+        """
+        if world_id in loaded.broken:
+            raise WorldUnavailable(loaded.broken[world_id])
+        return loaded.worlds.get(world_id)
+
+    def world_to_report(self, loaded: LoadedPolicy, world_id: str) -> World:
+        """The world that takes up reports for an id, made when missing.
+
+        :raises WorldUnavailable: if its log does not fit the policy.
+        :raises LimitExceeded: if there are too many worlds already.
+        """
+        world = self.find_world(loaded, world_id)
+        if world is None:
+            if sum(len(p.worlds) for p in self._policies.values()) >= self._settings.max_worlds:
+                raise LimitExceeded(f"{self._settings.max_worlds} worlds are in use already")
+            world = self._make(loaded.judge, world_id, loaded.judge.oracle.init(), 0)
+            loaded.worlds[world_id] = world
+        return world
+
+    async def close(self) -> None:
+        """Save what would otherwise be replayed at the next start."""
+        if self._snapshots:
+            await asyncio.gather(*self._snapshots, return_exceptions=True)
+        for loaded in self._policies.values():
+            for world in loaded.worlds.values():
+                if world.revision > world.snapshot_revision:
+                    await self._snapshot(world)
+
+    def _has_revision(self, name: str, revision: str) -> bool:
+        loaded = self._policies.get(name)
+        return loaded is not None and loaded.judge.policy.revision == revision
+
+    async def _install(self, judge: Judge) -> None:
+        policy = judge.policy
+        old = self._policies.get(policy.name)
+        if old is not None:
+            await self._quiesce(old)
+        await self._writer.run(lambda: self._store.record_policy(policy.name, policy.revision, policy.document))
+        loaded = LoadedPolicy(judge, self._make(judge, "", judge.oracle.init(), 0))
+        for record in await asyncio.to_thread(self._store.worlds, policy.name):
+            try:
+                state, revision = await asyncio.to_thread(restore, judge, self._store, record.world)
+            except GuardrailError as error:
+                log.error("world_not_restored", policy=policy.name, world=record.world, why=str(error))
+                loaded.broken[record.world] = str(error)
+                continue
+            loaded.worlds[record.world] = self._make(judge, record.world, state, revision)
+        loaded.reporting.set()
+        self._policies[policy.name] = loaded
+        if old is not None:
+            old.reporting.set()  # reports that waited look the policy up again
+        log.info("policy_loaded", policy=policy.name, revision=policy.revision, worlds=len(loaded.worlds))
+
+    async def _quiesce(self, loaded: LoadedPolicy) -> None:
+        """Let no further report in and wait for those that are being committed."""
+        loaded.reporting.clear()
+        while loaded.in_flight:
+            await asyncio.wait(set(loaded.in_flight))
+        for world in loaded.worlds.values():
+            try:
+                await world.settled()
+            except WorldUnavailable:
+                continue  # it is rebuilt from the log
+
+    def _make(self, judge: Judge, world_id: str, state: object, revision: int) -> World:
+        return World(
+            judge,
+            world_id,
+            state,
+            revision,
+            kernel=self._kernel,
+            max_waiting=self._settings.max_waiting_checks,
+            on_advance=self._maybe_snapshot,
+        )
+
+    def _maybe_snapshot(self, world: World) -> None:
+        if world.revision - world.snapshot_revision < self._settings.snapshot_every:
+            return
+        world.snapshot_revision = world.revision
+        task = asyncio.create_task(self._snapshot(world))
+        self._snapshots.add(task)
+        task.add_done_callback(self._snapshots.discard)
+
+    async def _snapshot(self, world: World) -> None:
+        revision, arrays = await asyncio.to_thread(world.dump)
+        snapshot = await asyncio.to_thread(make_snapshot, world.judge, world.world_id, revision, arrays)
+        try:
+            await self._writer.run(lambda: self._store.save_snapshot(snapshot))
+        except GuardrailError as error:
+            # Only the next start is slower without it.
+            log.warning("snapshot_not_saved", world=world.world_id, why=str(error))
+            return
+        world.snapshot_revision = max(world.snapshot_revision, revision)
+
+
+def read_policies(paths: Iterable[Path]) -> list[Policy]:
+    """Load every policy file of the paths; a folder stands for its `*/policy.yaml`.
+
+    :raises PolicyError: if any file is wrong or missing, or a name occurs twice; holds every problem.
+    """
+    problems: list[Problem] = []
+    policies: dict[str, Policy] = {}
+    for file in _policy_files(paths, problems):
+        try:
+            policy = load_policy(file)
+        except PolicyError as error:
+            problems.extend(error.problems)
+            continue
+        if policy.name in policies:
+            problems.append(Problem(str(file), 0, 0, f"another file defines the policy {policy.name!r} too"))
+        policies[policy.name] = policy
+    if problems:
+        raise PolicyError(problems)
+    return list(policies.values())
+
+
+def _policy_files(paths: Iterable[Path], problems: list[Problem]) -> Sequence[Path]:
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*/policy.yaml")) + sorted(path.glob("policy.yaml")) if path.is_dir() else [path]
+        if not found:
+            problems.append(Problem(str(path), 0, 0, "the folder holds no policy.yaml and no */policy.yaml"))
+        files.extend(found)
+    return files
+
+
+def _compile(policy: Policy) -> Judge:
+    """Build the oracle and run its kernels once, so that no request waits for a compilation."""
+    judge = Judge(policy)
+    oracle = judge.oracle
+    row = np.zeros((1, oracle.row_length))
+    warm: list[Callable[[], object]] = [
+        lambda: oracle.bound(oracle.init(), row),
+        lambda: oracle.bound(oracle.observe(oracle.init(), row, np.zeros(1)), row),
+        lambda: oracle.summary(oracle.init()),
+    ]
+    for run in warm:
+        run()
+    return judge

@@ -1,0 +1,198 @@
+"""What the service does, on domain values: no protobuf, no gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from guardrail.canonical import canonical_json, digest
+from guardrail.domain import Guarantee, JsonObject, JsonValue, PosteriorSummary, Verdict
+from guardrail.errors import (
+    DecisionNotFound,
+    InvalidInput,
+    ReportConflict,
+    RevisionMismatch,
+    WorldNotFound,
+)
+from guardrail.hypotheses.base import Row
+from guardrail.policy import Policy
+from guardrail.server.registry import LoadedPolicy, Registry
+from guardrail.server.watchers import Watchers
+from guardrail.server.world import World
+from guardrail.server.writer import Writer
+from guardrail.store.base import Appended, NewObservation, Store, WorldRecord
+from guardrail.store.decisions import LoggedDecision
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One outcome as it was reported."""
+
+    observation_id: str
+    context: JsonObject
+    action: JsonObject
+    outcome: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class WorldView:
+    """A world for a person to look at."""
+
+    policy: Policy
+    world: str
+    summary: PosteriorSummary
+    guarantee: Guarantee
+
+
+class Service:
+    """Checks, reports and reads. Call it from the event loop only."""
+
+    def __init__(self, registry: Registry, writer: Writer, store: Store, watchers: Watchers) -> None:
+        self._registry = registry
+        self._writer = writer
+        self._store = store
+        self._watchers = watchers
+
+    async def check(
+        self, policy: str, world_id: str, context: JsonObject, actions: Sequence[JsonObject], revision: str = ""
+    ) -> list[Verdict]:
+        """Decide about actions in one context, against one posterior.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises RevisionMismatch: if `revision` is set and is not the loaded one.
+        :raises DecisionLogUnavailable: if the decision could not be logged.
+        :raises LimitExceeded: if too many checks wait.
+        :raises WorldUnavailable: if the world's posterior is lost.
+        """
+        loaded = self._registry.policy(policy)
+        judge = loaded.judge
+        if revision and revision != judge.policy.revision:
+            raise RevisionMismatch(f"policy {policy!r} is loaded at revision {judge.policy.revision}, not {revision}")
+        self._writer.require_log()
+        world = self._registry.world(loaded, world_id)
+        prepared = [judge.prepare(context, action) for action in actions]
+        bounds, posterior_revision = await world.bounds(prepared)
+        now = time.time()
+        verdicts = []
+        for action, check, bound in zip(actions, prepared, bounds, strict=True):
+            verdict = judge.decide(check, bound, world_id, posterior_revision)
+            decision = LoggedDecision(verdict, context, action, now)
+            self._writer.log_decision(decision)
+            self._watchers.publish(decision)
+            verdicts.append(verdict)
+        return verdicts
+
+    async def report(self, policy: str, world_id: str, reports: Sequence[Report]) -> list[Appended]:
+        """Take up outcomes in order; returns once later checks rest on them.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises InvalidInput: if any report does not fit the policy; none was taken up.
+        :raises ReportConflict: if an id was used before with other content; the other reports count.
+        :raises LimitExceeded: if too many reports wait, or there are too many worlds.
+        :raises StoreError: if they could not be committed; none was taken up.
+        :raises WorldUnavailable: if the world's posterior is lost; they may have been committed.
+        """
+        loaded = await self._open_for_reports(policy)
+        # From here to the append there is no await, so a reload cannot come in between.
+        encoded = [_encode(loaded, report) for report in reports]
+        world = self._registry.world_to_report(loaded, world_id)
+        new = [_new_observation(policy, world_id, report) for report in reports]
+        applied: list[asyncio.Future[None]] = []
+        commit = self._writer.append(new, lambda results: applied.extend(_take_up(world, encoded, results)))
+        loaded.in_flight.add(commit)
+        commit.add_done_callback(loaded.in_flight.discard)
+        results = await asyncio.shield(commit)
+        for future in applied:
+            await asyncio.shield(future)
+        await world.settled()  # a duplicate may repeat a report that is not applied yet
+        conflicts = [r.observation_id for r, a in zip(reports, results, strict=True) if a.conflict]
+        if conflicts:
+            raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")
+        return results
+
+    async def world(self, policy: str, world_id: str) -> WorldView:
+        """The posterior of a world at a glance.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises WorldNotFound: if the world holds no observation.
+        :raises WorldUnavailable: if the world's posterior is lost.
+        """
+        loaded = self._registry.policy(policy)
+        world = self._registry.find_world(loaded, world_id)
+        if world is None:
+            raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
+        judge = world.judge
+        return WorldView(judge.policy, world_id, await world.summary(), judge.oracle.guarantee)
+
+    async def worlds(self, policy: str | None) -> list[WorldRecord]:
+        """Worlds that hold observations."""
+        return await asyncio.to_thread(self._store.worlds, policy)
+
+    async def decision(self, decision_id: str) -> LoggedDecision:
+        """One decision of the log.
+
+        :raises DecisionNotFound: if there is none of that id.
+        """
+        waiting = self._writer.unwritten(decision_id)
+        if waiting is not None:
+            return waiting
+        record = await asyncio.to_thread(self._store.decision, decision_id)
+        if record is None:
+            raise DecisionNotFound(f"no decision {decision_id!r} is in the log")
+        return LoggedDecision.from_record(record)
+
+    def watch(self, policy: str, world_id: str) -> AsyncIterator[LoggedDecision]:
+        """Decisions from now on; empty strings match everything.
+
+        :raises LimitExceeded: if too many watch already, or the caller reads too slowly.
+        """
+        return self._watchers.subscribe(policy, world_id)
+
+    def policies(self) -> list[Policy]:
+        """The loaded policies, sorted by name."""
+        return self._registry.policies()
+
+    def policy(self, name: str) -> Policy:
+        """One loaded policy.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        """
+        return self._registry.policy(name).judge.policy
+
+    async def reload(self) -> list[str]:
+        """Read the policy files again; names of the policies that changed.
+
+        :raises PolicyError: if any file is wrong; what was loaded stays.
+        """
+        return await self._registry.load()
+
+    async def _open_for_reports(self, policy: str) -> LoadedPolicy:
+        loaded = self._registry.policy(policy)
+        while not loaded.reporting.is_set():
+            await loaded.reporting.wait()
+            loaded = self._registry.policy(policy)
+        return loaded
+
+
+def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:
+    try:
+        return loaded.judge.encode_observation(report.context, report.action, report.outcome)
+    except InvalidInput as error:
+        raise InvalidInput(f"report {report.observation_id!r}: {error}", error.reason) from error
+
+
+def _new_observation(policy: str, world_id: str, report: Report) -> NewObservation:
+    content = canonical_json({"action": report.action, "context": report.context, "outcome": report.outcome})
+    return NewObservation(policy, world_id, report.observation_id, digest(content), content)
+
+
+def _take_up(
+    world: World, encoded: Sequence[tuple[Row, float]], results: Sequence[Appended]
+) -> list[asyncio.Future[None]]:
+    return [
+        world.commit(row, outcome, result.sequence)
+        for (row, outcome), result in zip(encoded, results, strict=True)
+        if not (result.duplicate or result.conflict)
+    ]

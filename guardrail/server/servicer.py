@@ -1,0 +1,222 @@
+"""proto <-> domain. Each method translates, calls the service, and translates back."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from guardrail.domain import Decision, JsonValue
+from guardrail.errors import GuardrailError, InvalidInput, PolicyError
+from guardrail.policy import Policy, parse_policy
+from guardrail.server import contract
+from guardrail.server.service import Report, Service, WorldView
+from guardrail.server.status import abort, status_code
+from guardrail.store.base import Appended
+from guardrail.store.decisions import LoggedDecision
+from guardrail.v1 import guardrail_pb2 as pb
+from guardrail.wire import (
+    dict_to_struct,
+    guarantee_to_proto,
+    struct_to_dict,
+    value_to_plain,
+    verdict_to_proto,
+)
+
+log = structlog.get_logger()
+
+Context = grpc.aio.ServicerContext[Any, Any]
+M = TypeVar("M")
+
+
+def unary(
+    method: Callable[[Servicer, Any, Context], Awaitable[M]],
+) -> Callable[[Servicer, bytes, Context], Awaitable[M]]:
+    """Parse the request, check it against the contract, and turn every error into a status."""
+    request_class = contract.request_class(f"{method.__name__}Request")
+
+    @functools.wraps(method)
+    async def call(self: Servicer, data: bytes, context: Context) -> M:
+        try:
+            return await method(self, await _parse(request_class, data, context), context)
+        except GuardrailError as error:
+            await abort(context, status_code(error), error.reason, str(error))
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception:
+            log.exception("request_failed", method=method.__name__)
+            await abort(context, grpc.StatusCode.INTERNAL, "INTERNAL", "internal error; the server's log has it")
+
+    return call
+
+
+async def _parse(request_class: type[Message], data: bytes, context: Context) -> Any:
+    try:
+        request = request_class.FromString(data)
+    except DecodeError:
+        message = f"the bytes are no {request_class.DESCRIPTOR.full_name}"
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message)
+    violations = contract.validate(request)
+    if violations:
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "; ".join(violations))
+    return request
+
+
+class Servicer:
+    """The RPCs of `guardrail.v1.GuardrailService`."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @unary
+    async def CheckAction(self, request: Any, context: Context) -> pb.CheckActionResponse:
+        verdicts = await self._service.check(
+            request.policy,
+            request.world,
+            struct_to_dict(request.context),
+            [struct_to_dict(request.action)],
+            request.policy_revision,
+        )
+        return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
+
+    @unary
+    async def CheckActions(self, request: Any, context: Context) -> pb.CheckActionsResponse:
+        actions = [struct_to_dict(action) for action in request.actions]
+        verdicts = await self._service.check(
+            request.policy, request.world, struct_to_dict(request.context), actions, request.policy_revision
+        )
+        accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
+        return pb.CheckActionsResponse(
+            verdicts=map(verdict_to_proto, verdicts),
+            allowed=sorted(accepted, key=lambda i: verdicts[i].harm_bound),
+        )
+
+    @unary
+    async def ReportOutcome(self, request: Any, context: Context) -> pb.ReportOutcomeResponse:
+        results = await self._service.report(request.policy, request.world, [_report(request.report)])
+        return pb.ReportOutcomeResponse(result=_result(results[0]))
+
+    @unary
+    async def ReportOutcomes(self, request: Any, context: Context) -> pb.ReportOutcomesResponse:
+        reports = [_report(report) for report in request.reports]
+        results = await self._service.report(request.policy, request.world, reports)
+        return pb.ReportOutcomesResponse(results=map(_result, results))
+
+    @unary
+    async def GetWorld(self, request: Any, context: Context) -> pb.GetWorldResponse:
+        return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
+
+    @unary
+    async def ListWorlds(self, request: Any, context: Context) -> pb.ListWorldsResponse:
+        records = await self._service.worlds(request.policy or None)
+        after = _page_start(request.page_token)
+        rest = [r for r in records if after is None or (r.policy, r.world) > after]
+        page = rest[: request.page_size or 100]
+        token = f"{page[-1].policy}\n{page[-1].world}" if len(page) < len(rest) else ""
+        entries = [pb.WorldEntry(policy=r.policy, world=r.world, observations=r.observations) for r in page]
+        return pb.ListWorldsResponse(worlds=entries, next_page_token=token)
+
+    @unary
+    async def GetDecision(self, request: Any, context: Context) -> pb.GetDecisionResponse:
+        return pb.GetDecisionResponse(decision=_decision(await self._service.decision(request.decision_id)))
+
+    async def WatchDecisions(self, data: bytes, context: Context) -> AsyncIterator[pb.WatchDecisionsResponse]:
+        request = await _parse(contract.request_class("WatchDecisionsRequest"), data, context)
+        # Headers tell the caller that decisions from here on reach it.
+        await context.send_initial_metadata(())
+        try:
+            async for decision in self._service.watch(request.policy, request.world):
+                yield pb.WatchDecisionsResponse(decision=_decision(decision))
+        except GuardrailError as error:
+            await abort(context, status_code(error), error.reason, str(error))
+
+    @unary
+    async def ListPolicies(self, request: Any, context: Context) -> pb.ListPoliciesResponse:
+        return pb.ListPoliciesResponse(policies=map(_policy, self._service.policies()))
+
+    @unary
+    async def GetPolicy(self, request: Any, context: Context) -> pb.GetPolicyResponse:
+        policy = self._service.policy(request.name)
+        answer = _policy(policy)
+        answer.document = policy.document
+        return pb.GetPolicyResponse(policy=answer)
+
+    @unary
+    async def ValidatePolicy(self, request: Any, context: Context) -> pb.ValidatePolicyResponse:
+        try:
+            policy = await asyncio.to_thread(parse_policy, request.document)
+        except PolicyError as error:
+            problems = [pb.Problem(line=p.line, column=p.column, message=p.message) for p in error.problems]
+            return pb.ValidatePolicyResponse(problems=problems)
+        return pb.ValidatePolicyResponse(revision=policy.revision)
+
+    @unary
+    async def ReloadPolicies(self, request: Any, context: Context) -> pb.ReloadPoliciesResponse:
+        changed = await self._service.reload()
+        return pb.ReloadPoliciesResponse(policies=map(_policy, self._service.policies()), changed=changed)
+
+
+def generic_handler(servicer: Servicer) -> grpc.GenericRpcHandler:
+    """Bind the servicer's methods to their names. They get bytes: what cannot be parsed must have a status, too."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in contract.POOL.FindServiceByName(contract.SERVICE).methods:
+        make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        handlers[method.name] = make(
+            getattr(servicer, method.name),
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+    return grpc.method_handlers_generic_handler(contract.SERVICE, handlers)
+
+
+def _report(report: Any) -> Report:
+    outcome: JsonValue = value_to_plain(report.outcome)
+    return Report(report.observation_id, struct_to_dict(report.context), struct_to_dict(report.action), outcome)
+
+
+def _result(appended: Appended) -> pb.ReportResult:
+    return pb.ReportResult(posterior_revision=appended.sequence, duplicate=appended.duplicate)
+
+
+def _world(view: WorldView) -> pb.World:
+    summary = view.summary
+    return pb.World(
+        policy=view.policy.name,
+        policy_revision=view.policy.revision,
+        world=view.world,
+        posterior_revision=summary.revision,
+        refuted=summary.refuted,
+        class_size=summary.class_size,
+        plausible=summary.plausible,
+        entropy=summary.entropy,
+        top=summary.top,
+        guarantee=guarantee_to_proto(view.guarantee),
+    )
+
+
+def _decision(decision: LoggedDecision) -> pb.DecisionRecord:
+    record = pb.DecisionRecord(
+        verdict=verdict_to_proto(decision.verdict),
+        context=dict_to_struct(decision.context),
+        action=dict_to_struct(decision.action),
+    )
+    record.decided_at.FromNanoseconds(round(decision.decided_at * 1e9))
+    return record
+
+
+def _policy(policy: Policy) -> pb.Policy:
+    return pb.Policy(name=policy.name, revision=policy.revision, description=policy.description)
+
+
+def _page_start(token: str) -> tuple[str, str] | None:
+    if not token:
+        return None
+    policy, separator, world = token.partition("\n")
+    if not separator:
+        raise InvalidInput("page_token is not one that this service gave out")
+    return policy, world

@@ -1,0 +1,47 @@
+"""What an operator may set, with its limits."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class ServerSettings(BaseModel):
+    """Settings of one server process.
+
+    :raises pydantic.ValidationError: if a value is out of range or the address is not loopback.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one; loopback only")
+    policies: tuple[Path, ...] = Field(description="policy files, or folders searched for */policy.yaml")
+    store: Path = Field(description="SQLite database file, made when missing")
+    max_request_bytes: Annotated[int, Field(ge=1_024, le=64 * 2**20)] = 2**20
+    max_waiting_checks: Annotated[int, Field(ge=1)] = 4_096
+    max_waiting_reports: Annotated[int, Field(ge=1)] = 16_384
+    max_unwritten_decisions: Annotated[int, Field(ge=1)] = 65_536
+    max_worlds: Annotated[int, Field(ge=1)] = 10_000
+    max_watchers: Annotated[int, Field(ge=1)] = 64
+    snapshot_every: Annotated[int, Field(ge=1)] = Field(10_000, description="observations between snapshots of a world")
+    drain_seconds: Annotated[float, Field(ge=0, le=3_600)] = Field(10.0, description="grace for requests at shutdown")
+    compilation_cache: Path | None = Field(None, description="folder for compiled kernels; beside the store if unset")
+
+    @field_validator("listen")
+    @classmethod
+    def _loopback_only(cls, listen: str) -> str:
+        host, separator, port = listen.rpartition(":")
+        if not separator or not port.isdigit() or int(port) > 65_535:
+            raise ValueError(f"listen address {listen!r} is not host:port")
+        name = host.strip("[]")
+        try:
+            loopback = name == "localhost" or ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            # The service has no authentication, so nobody beyond this machine may reach it.
+            raise ValueError(f"the service listens on loopback only (127.0.0.1, ::1, localhost), not on {host!r}")
+        return listen

@@ -1,0 +1,245 @@
+"""One world in the service: its posterior, the checks that wait for it, the observations to apply.
+
+Everything but `_drain` runs on the event loop, so the queues and flags need no lock. `_drain`
+runs on the kernel thread and touches only what was handed to it. While it runs, checks pile
+up; together they are the next kernel call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+
+from guardrail.domain import HarmBound, PosteriorSummary
+from guardrail.errors import LimitExceeded, WorldUnavailable
+from guardrail.guard import Judge, PreparedCheck
+from guardrail.hypotheses.base import Row
+from guardrail.oracles.base import MAX_BATCH
+from guardrail.server.kernel import KernelThread
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _WaitingCheck:
+    prepared: Sequence[PreparedCheck]
+    future: asyncio.Future[tuple[list[HarmBound | None], int]]
+
+
+@dataclass(slots=True)
+class _CommittedObservation:
+    row: Row
+    outcome: float
+    applied: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Posterior:
+    """A state and the number of observations it rests on; replaced as one, never changed."""
+
+    state: Any
+    revision: int
+
+
+class World:
+    """A judge's posterior over one world's observations."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        world_id: str,
+        state: Any,
+        revision: int,
+        *,
+        kernel: KernelThread,
+        max_waiting: int,
+        on_advance: Callable[[World], None],
+    ) -> None:
+        self.judge = judge
+        self.world_id = world_id
+        self.snapshot_revision = revision
+        self._posterior = _Posterior(state, revision)
+        self._committed = revision
+        self._kernel = kernel
+        self._max_waiting = max_waiting
+        self._on_advance = on_advance
+        self._loop = asyncio.get_running_loop()
+        self._checks: deque[_WaitingCheck] = deque()
+        self._observations: deque[_CommittedObservation] = deque()
+        self._draining = False
+        self._failure: str | None = None
+
+    @property
+    def revision(self) -> int:
+        """Number of observations the posterior rests on."""
+        return self._posterior.revision
+
+    async def bounds(self, prepared: Sequence[PreparedCheck]) -> tuple[list[HarmBound | None], int]:
+        """Bound prepared checks against one posterior; waits for its turn in a shared kernel call.
+
+        :raises LimitExceeded: if too many checks wait already.
+        :raises WorldUnavailable: if the posterior is lost.
+        """
+        self._require_usable()
+        if all(p.row is None for p in prepared):
+            return [None] * len(prepared), self.revision
+        if len(self._checks) >= self._max_waiting:
+            raise LimitExceeded(f"{len(self._checks)} checks of world {self.world_id!r} wait already")
+        future: asyncio.Future[tuple[list[HarmBound | None], int]] = self._loop.create_future()
+        self._checks.append(_WaitingCheck(prepared, future))
+        self._schedule()
+        return await future
+
+    def commit(self, row: Row, outcome: float, sequence: int) -> asyncio.Future[None]:
+        """Queue an observation that the log holds as number `sequence`; resolves once checks rest on it.
+
+        The log numbers without gaps, so anything else means that this posterior is no longer a
+        function of the log, and the world stops answering.
+        """
+        applied: asyncio.Future[None] = self._loop.create_future()
+        if sequence != self._committed + 1:
+            self._fail(f"the log continues at {sequence}, the posterior at {self._committed + 1}")
+        if self._failure is not None:
+            applied.set_exception(WorldUnavailable(self._failure))
+            applied.exception()  # a caller that is gone must not make the loop complain
+            return applied
+        self._committed = sequence
+        self._observations.append(_CommittedObservation(row, outcome, applied))
+        self._schedule()
+        return applied
+
+    async def settled(self) -> None:
+        """Wait until every committed observation is applied.
+
+        :raises WorldUnavailable: if the posterior is lost.
+        """
+        while self._observations or self.revision != self._committed:
+            self._require_usable()
+            waiter = self._loop.create_future()
+            self._kernel.submit(functools.partial(_resolve_from_thread, self._loop, waiter))
+            await waiter
+        self._require_usable()
+
+    async def summary(self) -> PosteriorSummary:
+        """The posterior at a glance.
+
+        :raises WorldUnavailable: if the posterior is lost.
+        """
+        self._require_usable()
+        posterior = self._posterior
+        return await asyncio.to_thread(self.judge.oracle.summary, posterior.state)
+
+    def dump(self) -> tuple[int, dict[str, Any]]:
+        """Revision and arrays of the present posterior, for a snapshot. May run on any thread."""
+        posterior = self._posterior
+        return posterior.revision, self.judge.oracle.dump(posterior.state)
+
+    def _require_usable(self) -> None:
+        if self._failure is not None:
+            raise WorldUnavailable(f"world {self.world_id!r} cannot answer: {self._failure}")
+
+    def _schedule(self) -> None:
+        if self._draining or not (self._checks or self._observations):
+            return
+        self._draining = True
+        observations = list(self._observations)
+        self._observations.clear()
+        checks = self._take_checks()
+        self._kernel.submit(lambda: self._drain(observations, checks))
+
+    def _take_checks(self) -> list[_WaitingCheck]:
+        """As many waiting checks as fit one kernel call; those whose caller is gone are dropped."""
+        taken: list[_WaitingCheck] = []
+        rows = 0
+        while self._checks and (not taken or rows + len(self._checks[0].prepared) <= MAX_BATCH):
+            check = self._checks.popleft()
+            if not check.future.cancelled():
+                taken.append(check)
+                rows += len(check.prepared)
+        return taken
+
+    def _drain(self, observations: list[_CommittedObservation], checks: list[_WaitingCheck]) -> None:
+        posterior, error = self._posterior, None
+        answers: list[list[HarmBound | None]] = []
+        try:
+            posterior = self._observe(posterior, observations)
+            answers = self._bound(posterior, checks)
+        except Exception as caught:
+            log.exception("kernel_failed", world=self.world_id, policy=self.judge.policy.name)
+            error = caught
+        self._loop.call_soon_threadsafe(self._deliver, posterior, observations, checks, answers, error)
+
+    def _observe(self, posterior: _Posterior, observations: list[_CommittedObservation]) -> _Posterior:
+        if not observations:
+            return posterior
+        rows = np.stack([o.row for o in observations])
+        outcomes = np.array([o.outcome for o in observations])
+        state = self.judge.oracle.observe(posterior.state, rows, outcomes)
+        return _Posterior(state, posterior.revision + len(observations))
+
+    def _bound(self, posterior: _Posterior, checks: list[_WaitingCheck]) -> list[list[HarmBound | None]]:
+        if not checks:
+            return []
+        flat = iter(self.judge.bounds(posterior.state, [p for check in checks for p in check.prepared]))
+        return [[next(flat) for _ in check.prepared] for check in checks]
+
+    def _deliver(
+        self,
+        posterior: _Posterior,
+        observations: list[_CommittedObservation],
+        checks: list[_WaitingCheck],
+        answers: list[list[HarmBound | None]],
+        error: Exception | None,
+    ) -> None:
+        self._draining = False
+        if error is not None and len(observations) > posterior.revision - self._posterior.revision:
+            self._fail(f"the posterior could not take up an observation ({type(error).__name__})")
+        advanced = posterior.revision > self._posterior.revision
+        self._posterior = posterior
+        for observation in observations:
+            _settle(observation.applied, None, self._unavailable())
+        unavailable = None if error is None else WorldUnavailable("the harm bound could not be computed")
+        for position, check in enumerate(checks):
+            if unavailable is not None:
+                _settle(check.future, None, unavailable)
+            else:
+                _settle(check.future, (answers[position], posterior.revision), None)
+        if advanced:
+            self._on_advance(self)
+        self._schedule()
+
+    def _unavailable(self) -> WorldUnavailable | None:
+        return None if self._failure is None else WorldUnavailable(self._failure)
+
+    def _fail(self, why: str) -> None:
+        if self._failure is not None:
+            return
+        log.error("world_failed", world=self.world_id, policy=self.judge.policy.name, why=why)
+        self._failure = why
+        for check in self._checks:
+            _settle(check.future, None, WorldUnavailable(why))
+        self._checks.clear()
+        for observation in self._observations:
+            _settle(observation.applied, None, WorldUnavailable(why))
+        self._observations.clear()
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+        future.exception()  # a caller that is gone must not make the loop complain
+
+
+def _resolve_from_thread(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    loop.call_soon_threadsafe(_settle, future, None, None)

@@ -1,0 +1,231 @@
+"""The one thread that writes to the store.
+
+Observations are committed in groups before anybody is told of them. Decisions are logged off
+the hot path: they wait in a bounded buffer, and nothing leaves the buffer before it is durable.
+While decisions cannot be written, or too many wait, `require_log` refuses further checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+from guardrail.errors import DecisionLogUnavailable, GuardrailError, LimitExceeded, StoreError
+from guardrail.store.base import Appended, NewObservation, Store
+from guardrail.store.decisions import LoggedDecision
+
+log = structlog.get_logger()
+
+GROUP_LIMIT = 1_000
+"""Most observations, and most decisions, in one transaction."""
+FLUSH_SECONDS = 0.05
+"""How long a decision waits for company before it is written."""
+RETRY_SECONDS = 0.5
+"""Pause between attempts while decisions cannot be written."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Append:
+    observations: Sequence[NewObservation]
+    on_commit: Callable[[list[Appended]], None]
+    future: asyncio.Future[list[Appended]]
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[], Any]
+    future: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class _Queues:
+    appends: deque[_Append] = field(default_factory=deque)
+    jobs: deque[_Job] = field(default_factory=deque)
+    decisions: deque[LoggedDecision] = field(default_factory=deque)
+
+
+class Writer:
+    """Serialises every write. Call it from the event loop only."""
+
+    def __init__(self, store: Store, *, max_waiting_reports: int, max_unwritten_decisions: int) -> None:
+        self._store = store
+        self._max_reports = max_waiting_reports
+        self._max_decisions = max_unwritten_decisions
+        self._loop = asyncio.get_running_loop()
+        self._queues = _Queues()
+        self._waiting_reports = 0
+        self._log_failure: str | None = None
+        self._wake = threading.Condition()
+        self._urgent = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="guardrail-writer", daemon=True)
+        self._thread.start()
+
+    def append(
+        self, observations: Sequence[NewObservation], on_commit: Callable[[list[Appended]], None]
+    ) -> asyncio.Future[list[Appended]]:
+        """Commit observations durably and in order; the future tells when, or fails with StoreError.
+
+        Args:
+            observations: at most GROUP_LIMIT of them.
+            on_commit: called on the event loop, in commit order, even if the caller is gone by then.
+
+        :raises LimitExceeded: if too many reports wait already.
+        """
+        if self._waiting_reports + len(observations) > self._max_reports:
+            raise LimitExceeded(f"{self._waiting_reports} reports wait to be written already")
+        self._waiting_reports += len(observations)
+        future: asyncio.Future[list[Appended]] = self._loop.create_future()
+        with self._wake:
+            self._queues.appends.append(_Append(observations, on_commit, future))
+            self._rouse()
+        return future
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run other store work on the writer thread."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        with self._wake:
+            self._queues.jobs.append(_Job(work, future))
+            self._rouse()
+        return await asyncio.shield(future)
+
+    def require_log(self) -> None:
+        """Refuse a check whose decision could not be logged.
+
+        :raises DecisionLogUnavailable: if decisions cannot be written, or too many wait.
+        """
+        if self._log_failure is not None:
+            raise DecisionLogUnavailable(f"decisions cannot be logged: {self._log_failure}")
+        if len(self._queues.decisions) >= self._max_decisions:
+            raise DecisionLogUnavailable(f"{len(self._queues.decisions)} decisions wait to be written already")
+
+    def log_decision(self, decision: LoggedDecision) -> None:
+        """Queue a decision for the log. It stays queued until it is durable."""
+        self._queues.decisions.append(decision)
+        waiting = len(self._queues.decisions)
+        if waiting == 1:
+            self._loop.call_later(FLUSH_SECONDS, self._rouse_from_loop)
+        elif waiting == GROUP_LIMIT:
+            self._rouse_from_loop()
+
+    def unwritten(self, decision_id: str) -> LoggedDecision | None:
+        """A decision that waits to be written; None if it does not wait."""
+        return next((d for d in tuple(self._queues.decisions) if d.verdict.decision_id == decision_id), None)
+
+    async def flush(self) -> None:
+        """Wait until every decision queued so far was tried."""
+        await self.run(self._write_decisions)
+
+    def close(self) -> None:
+        """Write what is queued and stop. Blocks."""
+        with self._wake:
+            self._closing = True
+            self._rouse()
+        self._thread.join()
+
+    def _rouse_from_loop(self) -> None:
+        with self._wake:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        self._urgent = True
+        self._wake.notify()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            with self._wake:
+                if not self._urgent:
+                    self._wake.wait(RETRY_SECONDS if self._log_failure else None)
+                self._urgent = False
+                closing = self._closing
+                appends, jobs = self._take()
+            self._commit(appends)
+            for job in jobs:
+                self._do(job)
+            while self._queues.decisions and self._write_decisions() and not self._urgent:
+                pass
+        while self._queues.decisions and self._write_decisions():
+            pass
+
+    def _take(self) -> tuple[list[_Append], list[_Job]]:
+        appends: list[_Append] = []
+        size = 0
+        while self._queues.appends and (not appends or size + len(self._queues.appends[0].observations) <= GROUP_LIMIT):
+            appends.append(self._queues.appends.popleft())
+            size += len(appends[-1].observations)
+        self._urgent = bool(self._queues.appends)
+        jobs = list(self._queues.jobs)
+        self._queues.jobs.clear()
+        return appends, jobs
+
+    def _commit(self, appends: list[_Append]) -> None:
+        if not appends:
+            return
+        try:
+            results = self._store.append_observations([o for a in appends for o in a.observations])
+        except Exception as error:
+            log.exception("observations_not_written", observations=sum(len(a.observations) for a in appends))
+            failure = error if isinstance(error, GuardrailError) else StoreError("the observation log failed")
+            self._loop.call_soon_threadsafe(self._report_failure, appends, failure)
+            return
+        self._loop.call_soon_threadsafe(self._report_commit, appends, results)
+
+    def _report_failure(self, appends: list[_Append], failure: Exception) -> None:
+        for append in appends:
+            self._waiting_reports -= len(append.observations)
+            if not append.future.done():
+                append.future.set_exception(failure)
+                append.future.exception()  # a caller that is gone must not make the loop complain
+
+    def _report_commit(self, appends: list[_Append], results: list[Appended]) -> None:
+        start = 0
+        for append in appends:
+            own = results[start : start + len(append.observations)]
+            start += len(append.observations)
+            self._waiting_reports -= len(append.observations)
+            append.on_commit(own)
+            if not append.future.done():
+                append.future.set_result(own)
+
+    def _do(self, job: _Job) -> None:
+        try:
+            result, error = job.work(), None
+        except Exception as caught:  # noqa: BLE001  (handed to the caller)
+            result, error = None, caught
+        self._loop.call_soon_threadsafe(_settle, job.future, result, error)
+
+    def _write_decisions(self) -> bool:
+        batch = [self._queues.decisions[i] for i in range(min(GROUP_LIMIT, len(self._queues.decisions)))]
+        if not batch:
+            return True
+        try:
+            self._store.append_decisions([d.to_record() for d in batch])
+        except Exception as error:
+            if self._log_failure is None:
+                log.exception("decision_log_failed", waiting=len(self._queues.decisions))
+            self._log_failure = str(error) if isinstance(error, GuardrailError) else type(error).__name__
+            return False
+        for _ in batch:
+            self._queues.decisions.popleft()
+        if self._log_failure is not None:
+            log.info("decision_log_recovered")
+        self._log_failure = None
+        return True
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -1,0 +1,1 @@
+"""Agents in simulated environments, checked by the guardrail."""

@@ -1,0 +1,65 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "guardrail.cli.main", "serve"]
+
+
+def run(*arguments):
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def test_it_serves_until_it_is_told_to_stop(service_parts, policy_file, tmp_path):
+    start, stop = service_parts
+    process, serving = start(policy_file, tmp_path / "a.db", "--snapshot-every", "5", "--drain-seconds", "1")
+    assert list(serving) == ["event", "listen", "port", "pid"]
+    assert serving["listen"] == f"127.0.0.1:{serving['port']}"
+    assert serving["pid"] == process.pid
+    status, out, err = stop(process)
+    assert (status, out) == (0, "")
+    events = [json.loads(line) for line in err.splitlines()]
+    assert [e["event"] for e in events] == ["policy_loaded", "serving", "draining"]
+    assert all({"event", "level", "timestamp"} <= e.keys() for e in events)
+
+
+def test_a_store_has_one_service(service, policy_file):
+    result = run("--policies", policy_file, "--store", service.store, "--listen", "127.0.0.1:0")
+    assert (result.returncode, result.stdout) == (3, "")
+    assert "error [STORE_UNAVAILABLE]: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_address_that_is_taken_is_an_error(service, policy_file, tmp_path):
+    result = run("--policies", policy_file, "--store", tmp_path / "b.db", "--listen", service.target)
+    assert (result.returncode, result.stdout) == (3, "")
+    assert "error [NOT_SERVING]: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_policies_that_are_wrong_do_not_start(tmp_path):
+    file = tmp_path / "policy.yaml"
+    file.write_text("schema: guardrail/v1\nname: coin\n")
+    result = run("--policies", file, "--store", tmp_path / "c.db", "--listen", "127.0.0.1:0", "--json")
+    assert (result.returncode, result.stdout) == (3, "")
+    error = json.loads(result.stderr.splitlines()[-1])["error"]
+    assert error["reason"] == "POLICY_INVALID"
+    assert error["problems"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listen", "0.0.0.0:7410"],
+        ["--listen", "nonsense"],
+        ["--snapshot-every", "0"],
+        ["--max-request-bytes", "1"],
+        ["--drain-seconds", "nan"],
+    ],
+)
+def test_impossible_settings_are_a_wrong_command_line(cli, policy_file, tmp_path, arguments):
+    result = cli("serve", "--policies", policy_file, "--store", tmp_path / "d.db", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert arguments[0] in result.err
+    assert not (tmp_path / "d.db").exists()

@@ -1,0 +1,62 @@
+import pytest
+
+
+@pytest.fixture(scope="module")
+def told(service):
+    from guardrail import Client
+
+    with Client(service.target, timeout=20) as client:
+        for world in ("red", "blue"):
+            for place in range(3):
+                client.report(
+                    policy="coin",
+                    world=f"worlds/{world}",
+                    context={},
+                    action={"kind": "high"},
+                    outcome=False,
+                    observation_id=str(place),
+                )
+    return service
+
+
+def test_worlds_are_listed(cli, told):
+    result = cli("worlds", "--target", told.target, "--json")
+    assert result.code == 0
+    assert list(result.json) == ["worlds"]
+    ours = [w for w in result.json["worlds"] if w["world"].startswith("worlds/")]
+    assert ours == [{"policy": "coin", "world": f"worlds/{name}", "observations": 3} for name in ("blue", "red")]
+    text = cli("worlds", "--policy", "coin", "--target", told.target)
+    assert [line.split() for line in text.out.splitlines() if "worlds/" in line] == [
+        ["coin", "3", "worlds/blue"],
+        ["coin", "3", "worlds/red"],
+    ]
+
+
+def test_no_worlds_is_no_error(cli, told):
+    assert cli("worlds", "--policy", "nobody", "--target", told.target, "--json").json == {"worlds": []}
+    text = cli("worlds", "--policy", "nobody", "--target", told.target)
+    assert (text.code, text.out, text.err) == (0, "", "no world holds an observation\n")
+
+
+def test_a_world_shows_its_posterior(cli, told):
+    result = cli("worlds", "worlds/red", "--policy", "coin", "--target", told.target, "--json")
+    assert list(result.json) == ["policy", "policy_revision", "world", "posterior", "guarantee"]
+    posterior = result.json["posterior"]
+    assert list(posterior) == ["revision", "refuted", "class_size", "plausible", "entropy", "top"]
+    assert (posterior["revision"], posterior["class_size"]) == (3, 3)
+    weights = {"fair": 0.5 * 0.5**3, "mild": 0.3 * 0.9**3, "wild": 0.2 * 0.1**3}
+    for name, weight in weights.items():
+        assert posterior["top"][name] == pytest.approx(weight / sum(weights.values()))
+    text = cli("worlds", "worlds/red", "--policy", "coin", "--target", told.target).out
+    for part in ("3 hypotheses", "nats", "mild", "theorem", "0.95"):
+        assert part in text
+
+
+def test_a_world_needs_its_policy(cli, told):
+    assert cli("worlds", "worlds/red", "--target", told.target).code == 2
+
+
+def test_an_unknown_world_is_an_error(cli, told):
+    result = cli("worlds", "nowhere", "--policy", "coin", "--target", told.target)
+    assert result.code == 3
+    assert result.err.startswith("error [WORLD_NOT_FOUND]: ")

@@ -1,0 +1,174 @@
+"""Faults injected into the store and at the start: nothing lost, nothing accepted without a record."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from guardrail import NoVerdict
+from guardrail.errors import PolicyError, ServiceError, StoreError
+from guardrail.server import app
+
+LOW = {"kind": "low"}
+
+
+class FaultyStore:
+    """A real store whose chosen methods fail while their switch is on."""
+
+    def __init__(self, store):
+        self._store = store
+        self.failing = set()
+        self.hold = None
+
+    def __getattr__(self, name):
+        real = getattr(self._store, name)
+
+        def call(*arguments, **options):
+            if name in self.failing:
+                raise StoreError("no space left on device")
+            if self.hold is not None and name == "append_decisions":
+                assert self.hold.wait(60)
+            return real(*arguments, **options)
+
+        return call if callable(real) else real
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """The faulty store of the service that starts next."""
+    holder = []
+    real = app.open_store
+    monkeypatch.setattr(app, "open_store", lambda *a, **k: holder.append(FaultyStore(real(*a, **k))) or holder[-1])
+    return holder
+
+
+def check(client):
+    return client.check(policy="coin", world="w", context={}, action=LOW)
+
+
+def report(client, name):
+    return client.report(policy="coin", world="w", context={}, action=LOW, outcome=False, observation_id=name)
+
+
+def test_checks_stop_while_decisions_cannot_be_logged_and_go_on_afterwards(start_service, store):
+    service = start_service()
+    with service.client() as client:
+        store[0].failing.add("append_decisions")
+        first = check(client)  # answered before the log was found broken; it stays in the buffer
+        with pytest.raises(NoVerdict) as caught:
+            for _ in range(10_000):
+                check(client)
+        assert caught.value.reason == "DECISION_LOG_UNAVAILABLE"
+        assert client.decision(first.decision_id).verdict == first
+        store[0].failing.clear()
+        for _ in range(10_000):
+            try:
+                last = check(client)
+                break
+            except NoVerdict:
+                continue
+    service.stop()
+    with start_service().client() as client:
+        assert client.decision(first.decision_id).verdict == first
+        assert client.decision(last.decision_id).verdict == last
+
+
+def test_checks_stop_when_too_many_decisions_wait(start_service, store):
+    service = start_service(max_unwritten_decisions=5)
+    store[0].hold = threading.Event()
+    with service.client() as client:
+        answered = []
+        with pytest.raises(NoVerdict) as caught:
+            for _ in range(20):
+                answered.append(check(client))
+        assert caught.value.reason == "DECISION_LOG_UNAVAILABLE"
+        assert len(answered) == 5
+        store[0].hold.set()
+        for verdict in answered:
+            assert client.decision(verdict.decision_id).verdict == verdict
+
+
+def test_a_report_that_cannot_be_committed_is_not_acknowledged_and_does_not_count(start_service, store):
+    service = start_service()
+    with service.client() as client:
+        report(client, "a")
+        store[0].failing.add("append_observations")
+        with pytest.raises(ServiceError) as caught:
+            report(client, "b")
+        assert caught.value.reason == "STORE_UNAVAILABLE"
+        assert check(client).posterior_revision == 1
+        store[0].failing.clear()
+        assert report(client, "b").posterior_revision == 2
+        assert check(client).posterior_revision == 2
+
+
+def test_snapshots_that_cannot_be_saved_cost_only_time(start_service, store):
+    service = start_service(snapshot_every=2)
+    store[0].failing.add("save_snapshot")
+    with service.client() as client:
+        for number in range(7):
+            report(client, str(number))
+        before = check(client)
+    service.stop()
+    with start_service().client() as client:
+        assert check(client).harm_bound == before.harm_bound
+
+
+def test_a_policy_that_does_not_compile_stops_the_start_and_names_everything(start_service, policy_folder):
+    path = policy_folder / "coin" / "policy.yaml"
+    path.write_text(path.read_text().replace("delta: 0.05", "delta: 5").replace("has(action.size)", "has(action.siez)"))
+    with pytest.raises(PolicyError) as caught:
+        start_service()
+    assert len(caught.value.problems) >= 2
+
+
+def test_a_folder_without_policies_stops_the_start(start_service, policy_folder):
+    (policy_folder / "coin" / "policy.yaml").unlink()
+    with pytest.raises(PolicyError, match=r"no policy\.yaml"):
+        start_service()
+
+
+@pytest.mark.parametrize("damage", [b"this is not a database" * 400, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_a_damaged_database_stops_the_start(start_service, tmp_path, damage):
+    (tmp_path / "guardrail.db").write_bytes(damage)
+    with pytest.raises(StoreError):
+        start_service()
+
+
+def test_a_second_service_on_the_same_store_is_refused(start_service):
+    start_service()
+    with pytest.raises(StoreError):
+        start_service()
+
+
+def test_a_log_that_does_not_fit_the_new_policy_makes_its_world_unavailable(start_service, policy_folder):
+    service = start_service()
+    with service.client() as client:
+        report(client, "a")
+        path = policy_folder / "coin" / "policy.yaml"
+        path.write_text(path.read_text().replace("low:", "slow:"))
+        client.reload_policies()
+        with pytest.raises(NoVerdict) as caught:
+            client.check(policy="coin", world="w", context={}, action={"kind": "slow"})
+        assert caught.value.reason == "WORLD_UNAVAILABLE"
+        assert "observation 1" in str(caught.value)
+        client.check(policy="coin", world="other", context={}, action={"kind": "slow"})
+
+
+def test_a_damaged_snapshot_is_rebuilt_from_the_log(start_service, tmp_path):
+    import sqlite3
+
+    service = start_service(snapshot_every=3)
+    with service.client() as client:
+        for number in range(9):
+            report(client, str(number))
+        before = check(client)
+    service.stop()
+    with sqlite3.connect(tmp_path / "guardrail.db") as database:
+        assert database.execute("select count(*) from snapshots").fetchone()[0] > 0
+        database.execute("update snapshots set payload = zeroblob(100)")
+    database.close()
+    with start_service().client() as client:
+        after = check(client)
+        assert (after.harm_bound, after.predictive_harm) == (before.harm_bound, before.predictive_harm)
