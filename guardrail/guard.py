@@ -245,5 +245,5 @@ class Guard:
     def posterior(self, top: int = 5) -> PosteriorSummary:
         """The posterior at a glance."""
         with self._lock:
-            state = self._state
-        return replace(self._judge.oracle.summary(state, top), revision=self._revision)
+            state, revision = self._state, self._revision
+        return replace(self._judge.oracle.summary(state, top), revision=revision)

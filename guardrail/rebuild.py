@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -18,23 +19,33 @@ CHUNK = 4_096
 """Observations handled at a time: bounds the memory of a rebuild."""
 
 
+SNAPSHOT_FORMAT = 1
+"""Raised whenever the arithmetic of a state changes: a snapshot holds sets that an older release may have
+computed too narrow, and a running intersection would keep them so."""
+_FORMAT = "snapshot_format"
+
+
 def encode_snapshot(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
     """Named arrays as bytes (NumPy's npz; never pickled)."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, allow_pickle=False, **arrays, **{_FORMAT: np.asarray(SNAPSHOT_FORMAT)})
     return buffer.getvalue()
 
 
 def decode_snapshot(payload: bytes) -> dict[str, npt.NDArray[Any]]:
     """The arrays that `encode_snapshot` wrote.
 
-    :raises SnapshotInvalid: if the bytes are not such a snapshot.
+    :raises SnapshotInvalid: if the bytes are not such a snapshot, or another release wrote it.
     """
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+        found = int(arrays.pop(_FORMAT))
     except Exception as error:
         raise SnapshotInvalid("the snapshot's bytes are damaged") from error
+    if found != SNAPSHOT_FORMAT:
+        raise SnapshotInvalid(f"the snapshot has format {found}, this release writes {SNAPSHOT_FORMAT}")
+    return arrays
 
 
 def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) -> Any:
@@ -74,17 +85,27 @@ def restore(judge: Judge, store: Store, world: str, *, snapshot: bool = True) ->
     """
     state, revision = judge.oracle.init(), 0
     if snapshot:
-        saved = store.latest_snapshot(judge.policy.name, world, judge.policy.revision)
-        if saved is not None and saved.sequence <= store.observation_count(judge.policy.name, world):
-            try:
-                state, revision = judge.oracle.load(decode_snapshot(saved.payload)), saved.sequence
-            except SnapshotInvalid:
-                state, revision = judge.oracle.init(), 0  # the log is the truth, the snapshot only a shortcut
+        with contextlib.suppress(SnapshotInvalid):  # the log is the truth, a snapshot only a shortcut
+            state, revision = _from_snapshot(judge, store, world)
     records = store.observations(judge.policy.name, world, after=revision)
     while chunk := list(itertools.islice(records, CHUNK)):
         state = observe_records(judge, state, chunk)
         revision = chunk[-1].sequence
     return state, revision
+
+
+def _from_snapshot(judge: Judge, store: Store, world: str) -> tuple[Any, int]:
+    saved = store.latest_snapshot(judge.policy.name, world, judge.policy.revision)
+    if saved is None:
+        raise SnapshotInvalid("there is none")
+    if saved.sequence > store.observation_count(judge.policy.name, world):
+        raise SnapshotInvalid("it is ahead of the log")
+    state = judge.oracle.load(decode_snapshot(saved.payload))
+    if judge.oracle.count(state) != saved.sequence:
+        raise SnapshotInvalid(
+            f"it is filed under {saved.sequence} but rests on {judge.oracle.count(state)} observations"
+        )
+    return state, saved.sequence
 
 
 def make_snapshot(judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]]) -> Snapshot:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
-from guardrail.canonical import plain
+from guardrail.canonical import MAX_DEPTH, plain
 from guardrail.domain import (
     NO_GUARANTEE,
     CautiousHypothesis,
@@ -56,12 +56,17 @@ def struct_to_dict(struct: Struct) -> dict[str, Any]:
     """A Struct, of whichever descriptor pool, as plain values; numbers are floats.
 
     NaN and infinities are kept, and a value without a kind becomes None: the caller checks.
+
+    :raises InvalidInput: INPUT_TOO_LARGE if it is nested deeper than MAX_DEPTH; it could not be sent back.
     """
-    return {name: value_to_plain(value) for name, value in struct.fields.items()}
+    return {name: value_to_plain(value, 1) for name, value in struct.fields.items()}
 
 
-def value_to_plain(value: Value) -> Any:
-    """A Value as a plain value, as in `struct_to_dict`."""
+def value_to_plain(value: Value, depth: int = 0) -> Any:
+    """A Value as a plain value, as in `struct_to_dict`; `depth` is that of the value itself.
+
+    :raises InvalidInput: INPUT_TOO_LARGE if it is nested deeper than MAX_DEPTH.
+    """
     # Reading one field costs a third of asking which is set, and only a number can be non-zero here.
     number = value.number_value
     if number:
@@ -74,10 +79,17 @@ def value_to_plain(value: Value) -> Any:
     if kind == "bool_value":
         return value.bool_value
     if kind == "list_value":
-        return [item.number_value or value_to_plain(item) for item in value.list_value.values]
+        _require_shallow(depth)
+        return [item.number_value or value_to_plain(item, depth + 1) for item in value.list_value.values]
     if kind == "struct_value":
-        return struct_to_dict(value.struct_value)
+        _require_shallow(depth)
+        return {name: value_to_plain(item, depth + 1) for name, item in value.struct_value.fields.items()}
     return None
+
+
+def _require_shallow(depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise InvalidInput(f"values are nested deeper than {MAX_DEPTH} levels", "INPUT_TOO_LARGE")
 
 
 def dict_to_struct(values: JsonObject, path: str = "value") -> Struct:
@@ -221,8 +233,9 @@ def verdict_from_proto(message: pb.Verdict) -> Verdict:
     """A verdict that accepts only if the message plainly does; it never raises.
 
     Becomes a reject with the reason DECISION_UNSPECIFIED: no decision or an unknown one, a harm bound
-    or a threshold that is no probability, an accept whose harm bound exceeds a threshold. A harm
-    bound that is no probability reads as 1, a threshold that is none as 0.
+    or a threshold that is no probability, an accept whose harm bound exceeds a threshold, an accept that
+    lacks its harm bound, threshold, guarantee, id or policy revision. A harm bound that is missing or
+    no probability reads as 1, a threshold that is none as 0.
     """
     decision, doubt = _decision(message)
     reasons = tuple(_reason(reason) for reason in message.reasons)
@@ -230,7 +243,7 @@ def verdict_from_proto(message: pb.Verdict) -> Verdict:
         reasons = (Reason(ReasonCode.DECISION_UNSPECIFIED, doubt), *reasons)
     return Verdict(
         decision=decision,
-        harm_bound=message.harm_bound if is_probability(message.harm_bound) else 1.0,
+        harm_bound=message.harm_bound if message.HasField("harm_bound") and is_probability(message.harm_bound) else 1.0,
         threshold=message.threshold if is_probability(message.threshold) else 0.0,
         escalate_above=_optional_probability(message, "escalate_above"),
         predictive_harm=_optional_probability(message, "predictive_harm"),
@@ -250,12 +263,26 @@ def _decision(message: pb.Verdict) -> tuple[Decision, str]:
     decision = DECISION_FROM_PROTO.get(message.decision)
     if decision is None:
         return Decision.REJECT, f"the reply's decision ({message.decision}) is none that this client knows"
+    if decision is Decision.ACCEPT and (missing := _missing(message)):
+        return Decision.REJECT, f"the reply accepts without saying {missing}"
     if not is_probability(message.harm_bound):
         return Decision.REJECT, f"the reply's harm bound ({message.harm_bound}) is not a probability"
     escalate_above = message.escalate_above if message.HasField("escalate_above") else None
     if decision is Decision.ACCEPT and not accept_is_backed(message.harm_bound, message.threshold, escalate_above):
         return Decision.REJECT, f"the reply accepts a harm bound of {message.harm_bound} against its own thresholds"
     return decision, ""
+
+
+def _missing(message: pb.Verdict) -> str:
+    """What an accept must carry and does not; a number that is not there would read as 0, the most permissive."""
+    present = {
+        "its harm bound": message.HasField("harm_bound"),
+        "its threshold": message.HasField("threshold"),
+        "its guarantee": message.HasField("guarantee"),
+        "its decision id": bool(message.decision_id),
+        "the policy's revision": bool(message.policy_revision),
+    }
+    return next((name for name, there in present.items() if not there), "")
 
 
 def _reason(message: pb.Reason) -> Reason:

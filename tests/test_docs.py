@@ -61,7 +61,7 @@ def test_every_command_of_the_cli_is_documented():
 
 def test_every_make_target_of_the_readme_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
+    assert set(re.findall(r"(?:`|^|\$ )make ([a-z-]+)", README, flags=re.M)) <= targets
 
 
 @pytest.mark.slow

@@ -284,3 +284,20 @@ def test_a_reason_from_a_newer_service_keeps_its_code_in_the_message():
     assert wire.verdict_from_proto(message).reasons == (
         Reason(ReasonCode.UNRECOGNIZED, "HARM_BUDGET_SPENT: nothing left"),
     )
+
+
+@pytest.mark.parametrize("field", ["harm_bound", "threshold", "guarantee", "decision_id", "policy_revision"])
+def test_an_accept_that_lacks_what_backs_it_is_a_reject(field):
+    message = pb.Verdict(
+        decision=pb.DECISION_ACCEPT,
+        harm_bound=0.0,
+        threshold=0.1,
+        guarantee=pb.Guarantee(kind=pb.GUARANTEE_KIND_THEOREM, confidence=0.95),
+        decision_id="d",
+        policy_revision="r",
+    )
+    assert wire.verdict_from_proto(message).accepted
+    message.ClearField(field)
+    verdict = wire.verdict_from_proto(message)
+    assert not verdict.accepted
+    assert verdict.reasons[0].code == "DECISION_UNSPECIFIED"

@@ -45,7 +45,9 @@ def _log_beta_remainder(x: jax.Array, y: jax.Array) -> jax.Array:
     return half_logs + _stirling_error(x) + _stirling_error(y) - _stirling_error(x + y)
 
 
-def log_evidence_gap(successes: jax.Array, failures: jax.Array, a: float, b: float) -> tuple[jax.Array, jax.Array]:
+def log_evidence_gap(
+    successes: jax.Array, failures: jax.Array, a: float | jax.Array, b: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Largest log likelihood minus log evidence, and how far rounding may have moved it.
 
     Args:
@@ -58,22 +60,27 @@ def log_evidence_gap(successes: jax.Array, failures: jax.Array, a: float, b: flo
         The gap in nats, float64[...] >= 0, and an allowance in nats that covers the rounding of
         the gap and of `n KL(p || theta)`.
     """
+    a, b = jnp.asarray(a, successes.dtype), jnp.asarray(b, successes.dtype)
+    log_a, log_b, log_ab = jnp.log(a), jnp.log(b), jnp.log(a + b)
     x, y = successes + a, failures + b
     n, total = jnp.maximum(successes + failures, 1.0), x + y
     # p total / x - 1 = (s b - a f) / (n x): the large terms of s (a + s + b + f) - n (a + s) cancel exactly.
     excess = successes * (b / n) - a * (failures / n)
     fit = xlog1py(successes, jnp.maximum(excess / x, -1.0)) + xlog1py(failures, jnp.maximum(-excess / y, -1.0))
-    prior_a, prior_b = jnp.asarray(a, x.dtype), jnp.asarray(b, x.dtype)
-    moved_a = a * (jnp.log(x) - jnp.log(total) - math.log(a) + math.log(a + b))
-    moved_b = b * (jnp.log(y) - jnp.log(total) - math.log(b) + math.log(a + b))
-    remainders = _log_beta_remainder(prior_a, prior_b) - _log_beta_remainder(x, y)
+    moved_a = a * (jnp.log(x) - jnp.log(total) - log_a + log_ab)
+    moved_b = b * (jnp.log(y) - jnp.log(total) - log_b + log_ab)
+    remainders = _log_beta_remainder(a, b) - _log_beta_remainder(x, y)
     gap = jnp.maximum(fit - moved_a - moved_b + remainders, 0.0)
-    logs = abs(math.log(a)) + abs(math.log(b)) + abs(math.log(a + b)) + jnp.log(total + 2.0)
+    logs = jnp.abs(log_a) + jnp.abs(log_b) + jnp.abs(log_ab) + jnp.log(total + 2.0)
     return gap, _ROUNDING * (successes + failures + (1.0 + a + b) * (16.0 + logs))
 
 
 def ratio_interval(
-    successes: jax.Array, failures: jax.Array, a: float, b: float, delta: float
+    successes: jax.Array,
+    failures: jax.Array,
+    a: float | jax.Array,
+    b: float | jax.Array,
+    delta: float | jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The ends of an interval that contains the ratio set at level `delta`.
 
@@ -91,7 +98,7 @@ def ratio_interval(
         lower, upper: float64[...] in [0, 1].
     """
     gap, allowance = log_evidence_gap(successes, failures, a, b)
-    level = gap - math.log(delta) + allowance
+    level = gap - jnp.log(jnp.asarray(delta, gap.dtype)) + allowance
     n = jnp.maximum(successes + failures, 1.0)
     p = successes / n
 

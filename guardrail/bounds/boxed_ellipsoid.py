@@ -196,7 +196,7 @@ def _search(problem: Problem, f: jax.Array, bound: jax.Array, done: jax.Array, *
     return jax.lax.while_loop(lambda s: ~s.done & (s.iteration < MAX_ITERATIONS), advance, state)
 
 
-def boxed(post: Posterior, level: jax.Array, lower: float, upper: float) -> Problem:
+def boxed(post: Posterior, level: jax.Array, lower: float | jax.Array, upper: float | jax.Array) -> Problem:
     """The ratio set of Gaussian linear regression restricted to lower <= w_j <= upper.
 
     The level grows by what the errors of A and g can amount to anywhere in the box (see
@@ -210,7 +210,7 @@ def boxed(post: Posterior, level: jax.Array, lower: float, upper: float) -> Prob
     """
     dimension = post.mean.shape[0]
     half_width = jnp.asarray(upper / 2 - lower / 2, post.mean.dtype)
-    edge_rounding = 2.0**-50 * (jnp.abs(post.mean) + max(abs(lower), abs(upper))) / half_width
+    edge_rounding = 2.0**-50 * (jnp.abs(post.mean) + jnp.maximum(jnp.abs(lower), jnp.abs(upper))) / half_width
     low = (lower - post.mean) / half_width - edge_rounding
     high = (upper - post.mean) / half_width + edge_rounding
     extent = half_width * jnp.sum(post.scale * jnp.maximum(jnp.abs(low), jnp.abs(high)))

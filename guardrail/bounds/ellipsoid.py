@@ -131,9 +131,9 @@ def posterior(
     cross: jax.Array,
     square: jax.Array,
     touched: jax.Array,
-    noise_sd: float,
-    prior_mean: float,
-    prior_sd: float,
+    noise_sd: float | jax.Array,
+    prior_mean: float | jax.Array,
+    prior_sd: float | jax.Array,
 ) -> Posterior:
     """The posterior from the sufficient statistics.
 
@@ -181,7 +181,7 @@ def posterior(
     )
 
 
-def ratio_ellipsoid(post: Posterior, delta: float) -> Ellipsoid:
+def ratio_ellipsoid(post: Posterior, delta: float | jax.Array) -> Ellipsoid:
     """The ratio set at level `delta`, as a superset that rounding cannot make too small.
 
     Args:
@@ -196,7 +196,7 @@ def ratio_ellipsoid(post: Posterior, delta: float) -> Ellipsoid:
     looseness = eps * dimension * spread * spread
     safe = jnp.where(post.scale > 0, post.scale, 1.0)
     return Ellipsoid(
-        level=(post.log_det - 2 * math.log(delta) + post.shift) * (1 + 4 * eps),
+        level=(post.log_det - 2 * jnp.log(jnp.asarray(delta, post.mean.dtype)) + post.shift) * (1 + 4 * eps),
         inverse_factor=inverse,
         offset=inverse @ jnp.where(post.scale > 0, post.gradient / safe, 0.0),
         offset_error=eps * math.sqrt(dimension) * spread * post.data_norm,

@@ -178,9 +178,10 @@ class Client:
     def report_many(
         self, *, policy: str, world: str, reports: Sequence[Report], timeout: float | None = None
     ) -> tuple[Reported, ...]:
-        """Report several outcomes of one world in order, all or nothing.
+        """Report several outcomes of one world in order.
 
-        :raises GuardrailError: as `report` does; nothing was counted unless it is a ServiceError.
+        :raises GuardrailError: as `report` does. After a ReportConflict all reports but the conflicting ones
+            count; after a ServiceError they may; after any other error none does.
         """
         return self._run(_shared.report_many(policy, world, tuple(reports)), timeout)
 

@@ -61,14 +61,14 @@ class BernoulliLogisticFamily:
         if len(coefficients) > MAX_COEFFICIENTS:
             raise ValueError(f"{self.name} takes at most {MAX_COEFFICIENTS} features, got {len(coefficients)}")
         axes = (intercept, *coefficients)
-        self._grid = ProductGrid(tuple(axis.points for axis in axes))
-        self._points = tuple(map(_points, axes))
-        self._log_masses = tuple(map(_log_masses, axes, self._points))
+        points = [_points(axis) for axis in axes]
+        self._grid = ProductGrid(points)
+        self._log_masses = [_log_masses(axis, values) for axis, values in zip(axes, points, strict=True)]
         self._sign, self._feature_names = (1.0 if harm.harmful else -1.0), feature_names
         self.row_length = len(feature_names)
         self.size, self.width = self._grid.size, self._grid.width
-        self.arrays: Arrays = {}
-        self.trace_key: Hashable = (self.name, axes, harm)
+        self.arrays: Arrays = self._grid.arrays
+        self.trace_key: Hashable = (self.name, axes, harm.harmful)
         self.assumptions: tuple[str, ...] = (
             "the log odds of the outcome are linear in the features, with coefficients that are on the grid "
             "and never change",
@@ -98,15 +98,12 @@ class BernoulliLogisticFamily:
 
     def log_prior(self) -> npt.NDArray[np.float64]:
         """float64[H]: sum of the coefficients' log prior masses."""
-        total = np.zeros(1)
-        for log_masses in self._log_masses:
-            total = np.add.outer(total, log_masses).reshape(-1)
-        return total
+        return self._grid.sum_of_axes(self._log_masses)
 
     def log_likelihood(self, arrays: Arrays, row: jax.Array, outcome: jax.Array) -> jax.Array:
         """float64[H]: log probability of the outcome, which is 0 or 1; NaN for anything else."""
         sign = jnp.where(outcome == 1.0, 1.0, jnp.where(outcome == 0.0, -1.0, jnp.nan))
-        outer, inner = self._grid.halves(self._terms(row))
+        outer, inner = self._grid.halves(arrays, _with_intercept(row))
         log_odds = outer_sum(sign * outer, sign * inner)
         exponent = jnp.maximum(-jnp.abs(log_odds), SMALLEST_EXPONENT)
         return jnp.minimum(log_odds, 0.0) - jnp.log1p(jnp.exp(exponent))
@@ -116,15 +113,14 @@ class BernoulliLogisticFamily:
 
         The log probability moves no faster than the log odds.
         """
-        magnitude = self._magnitude(row)
+        magnitude = self._grid.magnitude(_with_intercept(row))
         return self._grid.sum_rounding(magnitude) + 8 * EPSILON * (1.0 + magnitude)
 
     def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
         """float64[H]: log odds of harm, raised by their rounding."""
-        outer, inner = self._grid.halves(self._terms(row))
-        magnitude = self._magnitude(row)
-        raised = self._grid.sum_rounding(magnitude) + 2 * EPSILON * magnitude
-        return outer_sum(self._sign * outer + raised, self._sign * inner)
+        outer, inner = self._grid.halves(arrays, _with_intercept(row))
+        magnitude = self._grid.magnitude(_with_intercept(row))
+        return outer_sum(self._sign * outer + self._grid.sum_rounding(magnitude), self._sign * inner)
 
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """Harm probability of each score; of any shape; in float64 never below the exact one."""
@@ -135,18 +131,12 @@ class BernoulliLogisticFamily:
 
     def describe(self, index: int) -> tuple[str, Mapping[str, float]]:
         """Intercept and coefficients, by feature."""
-        places = self._grid.coordinates(index)
-        values = [float(points[place]) for points, place in zip(self._points, places, strict=True)]
-        parameters = dict(zip(("intercept", *self._feature_names), values, strict=True))
+        parameters = dict(zip(("intercept", *self._feature_names), self._grid.point(index), strict=True))
         return ", ".join(f"{name} {value:.6g}" for name, value in parameters.items()), parameters
 
-    def _terms(self, row: jax.Array) -> list[jax.Array]:
-        intercept, *slopes = (jnp.asarray(points) for points in self._points)
-        return [intercept, *(row[axis] * points for axis, points in enumerate(slopes))]
 
-    def _magnitude(self, row: jax.Array) -> jax.Array:
-        intercept, *slopes = (float(np.abs(points).max()) for points in self._points)
-        return intercept + jnp.sum(jnp.asarray(slopes, jnp.float64) * jnp.abs(row))
+def _with_intercept(row: jax.Array) -> jax.Array:
+    return jnp.concatenate([jnp.ones(1, jnp.float64), row])
 
 
 def _points(axis: CoefficientGrid) -> npt.NDArray[np.float64]:

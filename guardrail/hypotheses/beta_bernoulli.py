@@ -42,7 +42,6 @@ class BetaBernoulliFamily:
     name = "beta-bernoulli"
     row_length = 1
     parameter_names = ("rate", "posterior_mean", "successes", "failures")
-    source_note = "delta is shared evenly among the categories (union bound)"
 
     def __init__(self, categories: Sequence[CategoryKey] | int | None, a: float, b: float, harm: HarmEvent) -> None:
         """A class of rates.
@@ -69,6 +68,8 @@ class BetaBernoulliFamily:
         self._a, self._b = float(a), float(b)
         self._harmful = harm.harmful
         self.trace_key: Hashable = (self.name, self.size, self._a, self._b, self._harmful)
+        shared = f"delta is shared evenly among {self.size} categories (union bound)"
+        self.source_note = shared if self.size > 1 else "the interval of one rate"
         each = "outcomes of one category are independent" if self._named else "outcomes are independent"
         self.assumptions: tuple[str, ...] = (f"{each}, with one fixed rate",)
 

@@ -14,15 +14,14 @@ import numpy.typing as npt
 from guardrail.domain import BooleanHarm, HarmEvent, IntervalHarm
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.gaussian_harm import interval_harm, interval_score
-from guardrail.hypotheses.product_grid import EPSILON
+from guardrail.hypotheses.product_grid import EPSILON, on_cpu
+from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, CategoryKey, FiniteTable, NormalSpec, TableHypothesis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from guardrail.hypotheses.base import Arrays, Row
-    from guardrail.policy.schema import CategoryKey, FiniteTable, NormalSpec, TableHypothesis
 
-PRIOR_SUM_TOLERANCE = 1e-9
 
 Table = npt.NDArray[np.float64]
 """float64[C, H]: one number for each category and hypothesis."""
@@ -59,10 +58,7 @@ class FiniteTableFamily:
             if self._boolean
             else _normals(hypotheses, self._categories, harm)
         )
-        with jax.enable_x64(True):
-            self.arrays: Arrays = {
-                name: jax.device_put(table, jax.local_devices(backend="cpu")[0]) for name, table in tables.items()
-            }
+        self.arrays: Arrays = {name: on_cpu(table) for name, table in tables.items()}
         self.trace_key: Hashable = (self.name, self._boolean, len(self._categories))
         kind = "Boolean outcomes are" if self._boolean else "outcomes are Gaussian and"
         self.assumptions: tuple[str, ...] = (
@@ -237,6 +233,6 @@ def _normal_harm(event: IntervalHarm, mean: Table, sd: Table) -> Table:
 @functools.lru_cache(maxsize=32)
 def _harm_kernel(event: IntervalHarm) -> Callable[..., jax.Array]:
     def harm(mean: jax.Array, sd: jax.Array) -> jax.Array:
-        return interval_harm(event, sd, interval_score(event, mean, jnp.zeros(1), jnp.zeros(())))
+        return interval_harm(event, sd, interval_score(event, mean, jnp.zeros(1), 2 * EPSILON * jnp.abs(mean)))
 
     return jax.jit(harm)

@@ -84,22 +84,22 @@ def interval_score(event: IntervalHarm, outer: jax.Array, inner: jax.Array, roun
         event: the harm event over the outcome.
         outer: float64[R], first parts of the means.
         inner: float64[C], second parts.
-        rounding: float64[], most by which rounding may have moved a mean; the score is raised by it.
+        rounding: float64[] or float64[R], most by which rounding may have moved a mean, with room for two more
+            additions of its size; the score is raised by it.
 
     Returns:
         float64[R * C]: the mean if harm is a high outcome, minus the mean if it is a low one; for an
         interval plus or minus the distance of the mean from the interval's centre.
     """
-    raised = rounding + 2 * EPSILON * (jnp.abs(outer) + jnp.max(jnp.abs(inner)))
     match _side(event):
         case "above":
-            return outer_sum(outer + raised, inner)
+            return outer_sum(outer + rounding, inner)
         case "below":
-            return outer_sum(raised - outer, -inner)
+            return outer_sum(rounding - outer, -inner)
         case "inside" | "outside" as side:
             centre = _centre(event)
             distance = jnp.abs(outer_sum(outer - centre, inner))
-            raised = outer_sum(raised + 4 * EPSILON * abs(centre), 0.0 * inner)
+            raised = outer_sum(rounding + 0.0 * outer, 0.0 * inner) + 4 * EPSILON * abs(centre)
             return distance + raised if side == "outside" else raised - distance
         case _:
             return outer_sum(0.0 * outer, 0.0 * inner)

@@ -17,14 +17,12 @@ import numpy.typing as npt
 from guardrail.domain import HarmEvent, IntervalHarm
 from guardrail.hypotheses.gaussian_harm import interval_harm, interval_score
 from guardrail.hypotheses.product_grid import EPSILON, ProductGrid, outer_sum
+from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, LinearGaussianLattice
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from guardrail.hypotheses.base import Arrays, Row
-    from guardrail.policy.schema import LinearGaussianLattice
-
-PRIOR_SUM_TOLERANCE = 1e-9
 
 
 class LinearGaussianLatticeFamily:
@@ -55,12 +53,12 @@ class LinearGaussianLatticeFamily:
     ) -> None:
         if not feature_names:
             raise ValueError(f"{self.name} needs at least one feature")
-        self._grid = ProductGrid((levels,) * len(feature_names))
-        self._levels, self._noise_sd, self._harm, self._feature_names = levels, noise_sd, harm, feature_names
+        self._grid = ProductGrid([np.arange(levels, dtype=np.float64)] * len(feature_names))
+        self._noise_sd, self._harm, self._feature_names = noise_sd, harm, feature_names
         self._log_weight_prior = _log_probabilities(weight_prior, levels)
         self.row_length = len(feature_names)
         self.size, self.width = self._grid.size, self._grid.width
-        self.arrays: Arrays = {}
+        self.arrays: Arrays = self._grid.arrays
         self.trace_key: Hashable = (self.name, levels, noise_sd, harm, len(feature_names))
         self.assumptions: tuple[str, ...] = (
             f"the outcome is a weighted sum of the features plus independent Gaussian noise of standard "
@@ -87,14 +85,11 @@ class LinearGaussianLatticeFamily:
 
     def log_prior(self) -> npt.NDArray[np.float64]:
         """float64[H]: sum of the weights' log prior masses."""
-        total = np.zeros(1)
-        for _ in self._feature_names:
-            total = np.add.outer(total, self._log_weight_prior).reshape(-1)
-        return total
+        return self._grid.sum_of_axes([self._log_weight_prior] * len(self._feature_names))
 
     def log_likelihood(self, arrays: Arrays, row: jax.Array, outcome: jax.Array) -> jax.Array:
         """float64[H]: log density of the outcome, in nats per unit of the outcome."""
-        outer, inner = self._grid.halves(self._terms(row / self._noise_sd))
+        outer, inner = self._grid.halves(arrays, row / self._noise_sd)
         residual = outer_sum(outcome / self._noise_sd - outer, -inner)
         return -0.5 * residual * residual - self._log_norm
 
@@ -104,14 +99,14 @@ class LinearGaussianLatticeFamily:
         A residual of at most r = (|outcome| + largest sum of |terms|) / noise_sd is off by a few roundings
         of r for each axis; the derivative of its half square is at most r.
         """
-        largest = (jnp.abs(outcome) + self._magnitude(row)) / self._noise_sd
+        largest = (jnp.abs(outcome) + self._grid.magnitude(row)) / self._noise_sd
         residual_rounding = self._grid.sum_rounding(largest) + 4 * EPSILON * largest
         return largest * residual_rounding + EPSILON * (largest * largest + 4 * abs(self._log_norm))
 
     def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
         """float64[H]: the mean outcome or its distance from the harmful interval, raised by its rounding."""
-        outer, inner = self._grid.halves(self._terms(row))
-        return interval_score(self._harm, outer, inner, self._grid.sum_rounding(self._magnitude(row)))
+        outer, inner = self._grid.halves(arrays, row)
+        return interval_score(self._harm, outer, inner, self._grid.sum_rounding(self._grid.magnitude(row)))
 
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """Harm probability of each score; of any shape."""
@@ -119,20 +114,13 @@ class LinearGaussianLatticeFamily:
 
     def describe(self, index: int) -> tuple[str, Mapping[str, float]]:
         """The weights, by feature."""
-        weights = self._grid.coordinates(index)
-        name = f"weights ({', '.join(map(str, weights))})"
-        return name, dict(zip(self._feature_names, map(float, weights), strict=True))
+        weights = self._grid.point(index)
+        name = f"weights ({', '.join(f'{weight:.0f}' for weight in weights)})"
+        return name, dict(zip(self._feature_names, weights, strict=True))
 
     @property
     def _log_norm(self) -> float:
         return math.log(self._noise_sd) + 0.5 * math.log(2 * math.pi)
-
-    def _terms(self, row: jax.Array) -> list[jax.Array]:
-        weights = jnp.arange(self._levels, dtype=jnp.float64)
-        return [row[axis] * weights for axis in range(self.row_length)]
-
-    def _magnitude(self, row: jax.Array) -> jax.Array:
-        return (self._levels - 1) * jnp.sum(jnp.abs(row))
 
 
 def _log_probabilities(probabilities: tuple[float, ...] | None, levels: int) -> npt.NDArray[np.float64]:

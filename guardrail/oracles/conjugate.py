@@ -31,13 +31,10 @@ from guardrail.errors import SnapshotInvalid
 from guardrail.hypotheses.base import Arrays, Row
 from guardrail.hypotheses.conjugate import ConjugateFamily
 from guardrail.oracles.base import MAX_BATCH, Oracle, Rows
+from guardrail.oracles.guarantees import ALL_REPORTED, FIXED_BEFORE, IN_CLASS, confidence
 from guardrail.policy.schema import BoundSpec, PredictiveBound, RatioBound
 
 _SOURCE = "Waudby-Smith and Ramdas 2020, prior-posterior ratio"
-_COMMON_ASSUMPTIONS = (
-    "the truth is a member of the hypothesis class",
-    "the outcome of every action that is carried out is reported, whatever its value",
-)
 _NUMERICAL = Reason(ReasonCode.NUMERICAL_FAILURE, "the harm bound could not be computed: a value is not finite")
 _REFUTED = Reason(ReasonCode.CLASS_REFUTED, "the observations refute the hypothesis class: no member is plausible")
 
@@ -244,8 +241,8 @@ def _padded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _guarantee(family: ConjugateFamily, delta: float | None) -> Guarantee:
     if delta is None:
         return Guarantee(GuaranteeKind.NONE, 0.0, (), "posterior predictive harm: nothing is promised")
-    assumptions = (*family.assumptions, *_COMMON_ASSUMPTIONS)
-    return Guarantee(GuaranteeKind.THEOREM, 1.0 - delta, assumptions, f"{_SOURCE}; {family.source_note}")
+    assumptions = (*family.assumptions, IN_CLASS, ALL_REPORTED, FIXED_BEFORE)
+    return Guarantee(GuaranteeKind.THEOREM, confidence(delta), assumptions, f"{_SOURCE}; {family.source_note}")
 
 
 def build(family: ConjugateFamily, bound: BoundSpec) -> Oracle:

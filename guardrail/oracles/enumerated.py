@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from guardrail.domain import (
     ReasonCode,
 )
 from guardrail.errors import SnapshotInvalid
+from guardrail.hypotheses.product_grid import on_cpu
 from guardrail.oracles.base import MAX_BATCH, Rows
 from guardrail.oracles.enumerated_kernels import EPSILON, Account, Posterior, fill, kernels
 from guardrail.oracles.guarantees import guarantee
@@ -69,7 +70,7 @@ class EnumeratedOracle:
     """Implements `oracles.base.Oracle` for an enumerated family.
 
     Works in float64 on the CPU whatever the host program's JAX configuration. Its first `observe` and `bound`
-    compile, which takes seconds for large classes; later ones do not.
+    compile, which takes about a second; later ones do not.
 
     Args:
         family: the hypothesis class.
@@ -83,7 +84,7 @@ class EnumeratedOracle:
         self._family, self._kernels = family, kernels(family, bound)
         self._running = isinstance(bound, PlausibleBound | RatioBound) and bound.running
         constant = bool((log_prior == log_prior[0]).all())
-        self._log_prior = _on_cpu(log_prior[:1] if constant else log_prior)
+        self._log_prior = on_cpu(log_prior[:1] if constant else log_prior)
         self._initial: EnumeratedState | None = None
 
     def encode(self, features: Sequence[float], category: str | int | None) -> Row:
@@ -95,7 +96,8 @@ class EnumeratedOracle:
         if self._initial is None:
             log_weight = self._family.log_prior()
             largest, smallest = log_weight.max(), log_weight.min()
-            account = [largest, smallest, 8 * EPSILON * (1.0 + abs(smallest)), 0.0]
+            # A log prior is a sum of at most 22 logarithms, each off by a few roundings.
+            account = [largest, smallest, 32 * EPSILON * (1.0 + abs(smallest)), 0.0]
             state = self._state(_posterior(log_weight, np.array(account), None), 0)
             if self._running:
                 # The prior's own set counts too: the guarantee holds at time 0.
@@ -220,13 +222,7 @@ class EnumeratedOracle:
 def _posterior(
     log_weight: npt.NDArray[np.float64], account: npt.NDArray[np.float64], members: npt.NDArray[np.bool_] | None
 ) -> Posterior:
-    return Posterior(_on_cpu(log_weight), _on_cpu(account), None if members is None else _on_cpu(members))
-
-
-def _on_cpu(array: npt.ArrayLike) -> jax.Array:
-    """A copy of the array on the CPU, in its own format."""
-    with jax.enable_x64(True):
-        return cast("jax.Array", jax.device_put(np.array(array), jax.local_devices(backend="cpu")[0]))
+    return Posterior(on_cpu(log_weight), on_cpu(account), None if members is None else on_cpu(members))
 
 
 def _largest_places(values: npt.NDArray[np.float64], count: int) -> list[int]:

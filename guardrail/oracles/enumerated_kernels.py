@@ -3,15 +3,18 @@
 Each oracle has one program for each, whatever the number of inputs: inputs come in a buffer of fixed size
 and a loop runs over the first n of them. So a result cannot depend on how inputs were batched,
 and nothing is compiled again. Arrays over hypotheses are viewed as [H / width, width], row by row.
+Log weights are computed element by element, with maxima and minima, so they are the same bit for bit on
+any number of threads; sums (the posterior's mass, the predictive harm) may differ in the last place
+between machines with different numbers of cores.
 
 Rounding. Membership of a set must err toward inclusion, so a state carries `slack`: a bound on how far
 rounding has moved any log weight from its exact value. Conditioning computes
-`(log_weight - peak) + log_likelihood`. The family bounds the error of the last term; each of the two operations adds
-at most half an EPSILON times its result, and both results are at most the larger of the spread of the
-weights before and the size of the weights after. Subtracting the peak (an exact maximum, the same for every
-hypothesis and in any order of evaluation) cancels in the posterior and keeps these sizes small.
-A normalised log posterior differs from the exact one by the slack of its own weight, that of the
-total mass, and the rounding of a sum of H positive terms, at most H * EPSILON relatively.
+`(log_weight - peak) + log_likelihood`. The family bounds the error of the last term; each of the two
+operations adds at most half an EPSILON times its result, and both results are at most the larger of
+the spread of the weights before and the size of the weights after. Subtracting the peak (an exact
+maximum, the same for every hypothesis) cancels in the posterior and keeps these sizes small. A
+normalised log posterior differs from the exact one by the slack of its own weight, that of the total
+mass, and the rounding of a sum of H positive terms, at most H * EPSILON relatively.
 """
 
 from __future__ import annotations
@@ -122,7 +125,7 @@ class _Key:
     bound: BoundSpec = field(compare=False)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _compile(key: _Key) -> Kernels:
     programs = _Programs(key.family, key.bound)
     return Kernels(jax.jit(programs.condition), jax.jit(programs.derive), jax.jit(programs.bound))
@@ -191,7 +194,7 @@ class _Programs:
             below_peak, _, total = self._weights(log_weight, peak)
             members = bounds.intersect(members, self._set(log_prior, below_peak - jnp.log(total), slack))
 
-        finite = jnp.all(jnp.isfinite(row))
+        finite = jnp.all(jnp.isfinite(row)) & jnp.isfinite(outcome)
         finite &= (peak < jnp.inf) & ~jnp.isnan(slack)
         failed = (before.failed > 0.0) | ~finite
         account = jnp.stack([peak, lowest, slack, jnp.zeros_like(slack)])
@@ -210,7 +213,7 @@ class _Programs:
             value = self.family.harm_from_score(best)
             return jnp.stack([value, self._mean_harm(belief, score), value]), index, best > -jnp.inf
 
-        harms = _in_memory(self.family.harm_from_score(score))
+        harms = self.family.harm_from_score(score)
         predictive = bounds.predictive(belief, harms[:, None])[0]
         if isinstance(self.spec, IidBound):
             value = bounds.iid(belief, harms[:, None])[0]
@@ -223,8 +226,8 @@ class _Programs:
     def _mean_harm(self, mass: jax.Array, score: jax.Array) -> jax.Array:
         """The posterior mean of harm, at most 1; NaN if any hypothesis's harm is NaN."""
         harm = self.family.harm_from_score(score.reshape(self.shape).astype(self.mass_type))
-        products = _in_memory(mass.reshape(self.shape) * harm)
-        return jnp.minimum(jnp.sum(jnp.sum(products, axis=1).astype(jnp.float64)), 1.0)
+        of_row = jnp.sum(mass.reshape(self.shape) * harm, axis=1)
+        return jnp.minimum(jnp.sum(of_row.astype(jnp.float64)), 1.0)
 
     def _largest(self, values: jax.Array, members: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The largest of float64[H] over the members and the smallest index that attains it; -inf without members."""
@@ -239,8 +242,7 @@ class _Programs:
         relative = log_weight - jnp.where(jnp.isneginf(peak), 0.0, peak)
         negligible = math.log(NEGLIGIBLE[np.dtype(np.float64)])
         weight = jnp.where(relative < negligible, 0.0, jnp.exp(jnp.maximum(relative, negligible)))
-        weight = _in_memory(weight.reshape(self.shape))
-        return relative, weight.reshape(-1), jnp.sum(jnp.sum(weight, axis=1))
+        return relative, weight, jnp.sum(weight)
 
     def _set(self, log_prior: jax.Array, log_posterior: jax.Array, slack: jax.Array) -> jax.Array:
         """bool[H]: the hypotheses that the bound leaves in at this moment."""
@@ -253,11 +255,6 @@ class _Programs:
                 return bounds.plausible_set(log_posterior, self.spec.alpha, slack=forgiven)
             case _:
                 raise TypeError(f"a {self.spec.kind} bound has no set")
-
-
-def _in_memory(values: jax.Array) -> jax.Array:
-    """The values, computed before anything that uses them: not fused into it, where a sum would compute them singly."""
-    return cast("jax.Array", lax.optimization_barrier(values))  # type: ignore[no-untyped-call]
 
 
 def _count(buffer: jax.Array) -> jax.Array:

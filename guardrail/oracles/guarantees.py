@@ -29,7 +29,7 @@ def guarantee(bound: BoundSpec, of_class: tuple[str, ...], min_log_prior: float)
     always = (*of_class, IN_CLASS, ALL_REPORTED, FIXED_BEFORE)
     match bound:
         case RatioBound():
-            return Guarantee(GuaranteeKind.THEOREM, 1.0 - bound.delta, always, RATIO_SOURCE)
+            return Guarantee(GuaranteeKind.THEOREM, confidence(bound.delta), always, RATIO_SOURCE)
         case PlausibleBound():
             delta = _delta_of(bound.alpha, min_log_prior)
             source = f"{PAPER}, Propositions 4.2 and 4.5; Ville's inequality"
@@ -39,13 +39,19 @@ def guarantee(bound: BoundSpec, of_class: tuple[str, ...], min_log_prior: float)
                     f"{math.exp(min_log_prior):.3g}, so it buys no confidence"
                 )
                 return Guarantee(GuaranteeKind.NONE, 0.0, (why,), source)
-            return Guarantee(GuaranteeKind.THEOREM, 1.0 - delta, always, source)
+            return Guarantee(GuaranteeKind.THEOREM, confidence(delta), always, source)
         case IidBound():
             assumptions = (*always, IID, DISTINCT, FROM_SOME_TIME)
             return Guarantee(GuaranteeKind.ASYMPTOTIC, 0.0, assumptions, f"{PAPER}, Propositions 3.1 and 3.3")
         case PredictiveBound():
             why = "nothing is promised: the posterior mean of harm can lie far below the true harm"
             return Guarantee(GuaranteeKind.NONE, 0.0, (why,), "posterior predictive harm")
+
+
+def confidence(delta: float) -> float:
+    """1 - delta rounded down: never more than is promised, never 1."""
+    rounded = 1.0 - delta
+    return rounded if 1.0 - rounded >= delta else math.nextafter(rounded, 0.0)
 
 
 def _delta_of(alpha: float, min_log_prior: float) -> float:

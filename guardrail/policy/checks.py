@@ -143,6 +143,9 @@ def _gaussian_linear(parts: Parts, family: GaussianLinear) -> Iterator[Problem]:
     if family.box is not None and not family.box.lower < family.box.upper:
         message = f"lower {family.box.lower:g} is not below upper {family.box.upper:g}; swap them"
         yield parts.document.problem(("hypotheses", "box", "lower"), message)
+    if family.box is not None and isinstance(parts.bound, PredictiveBound):
+        message = "a box has no effect on the predictive bound; leave it out, or use bound kind ratio"
+        yield parts.document.problem(("hypotheses", "box"), message)
 
 
 _FAMILY_CHECKS: dict[type, Callable[..., Iterator[Problem]]] = {

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 MAX_HYPOTHESES = 2**22
 """Largest enumerated class; its state takes about 200 MiB."""
 MAX_CATEGORIES = 1_000_000
+PRIOR_SUM_TOLERANCE = 1e-6
+"""How far prior masses may sum from one: decimal rounding. They are divided by their sum."""
 MAX_FEATURES = 1_000
 MAX_FIELDS = 1_000
 MAX_LIST_LENGTH = 1_024

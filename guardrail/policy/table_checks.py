@@ -6,7 +6,14 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from guardrail.policy.schema import BetaBernoulli, CategoryCount, CategoryKey, FiniteTable, TableHypothesis
+from guardrail.policy.schema import (
+    PRIOR_SUM_TOLERANCE,
+    BetaBernoulli,
+    CategoryCount,
+    CategoryKey,
+    FiniteTable,
+    TableHypothesis,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -14,9 +21,6 @@ if TYPE_CHECKING:
     from guardrail.errors import Problem
     from guardrail.policy.document import Document, Route
     from guardrail.policy.parts import Parts
-
-SUM_TOLERANCE = 1e-6
-"""How far given prior masses may be from 1, for decimals that were rounded."""
 
 
 def finite_table(parts: Parts, family: FiniteTable) -> Iterator[Problem]:
@@ -130,7 +134,7 @@ def _repeated(
 def sums_to_one(document: Document, route: tuple[str, ...], masses: Sequence[float], what: str) -> Iterator[Problem]:
     """A problem if prior masses do not sum to 1."""
     total = math.fsum(masses)
-    if abs(total - 1) > SUM_TOLERANCE:
+    if abs(total - 1) > PRIOR_SUM_TOLERANCE:
         yield document.problem(route, f"{what} sum to {total:.9g}; they must sum to 1")
 
 

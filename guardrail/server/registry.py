@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
@@ -40,6 +41,7 @@ class LoadedPolicy:
         prior: answers checks of worlds that hold no observation yet.
         worlds: world id -> world that holds observations.
         broken: world id -> why its log does not fit the policy.
+        healing: ids of worlds that are being rebuilt.
         reporting: cleared while worlds are rebuilt; reports wait for it.
         in_flight: reports between validation and commit.
     """
@@ -48,8 +50,13 @@ class LoadedPolicy:
     prior: World
     worlds: dict[str, World] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+    healing: set[str] = field(default_factory=set)
     reporting: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: set[asyncio.Future[list[Appended]]] = field(default_factory=set)
+
+    def ailing(self) -> bool:
+        """True if a world cannot answer."""
+        return bool(self.broken) or any(world.failed for world in self.worlds.values())
 
 
 class Registry:
@@ -63,27 +70,41 @@ class Registry:
         self._policies: dict[str, LoadedPolicy] = {}
         self._loaded = False
         self._reload_lock = asyncio.Lock()
-        self._snapshots: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self) -> list[str]:
-        """Read the policy files (again); all of them are loaded, or none.
+        """Read the policy files (again); all of them are loaded, or none. Worlds that failed are rebuilt.
+
+        It goes on to its end even if the caller is gone meanwhile.
 
         Returns:
             Names of the policies whose revision is new or gone.
 
         :raises PolicyError: if any file is wrong, missing or names a policy twice; what was loaded stays.
+        :raises StoreError: if the store fails; what was loaded stays.
         """
+        return await asyncio.shield(asyncio.create_task(self._load()))
+
+    async def _load(self) -> list[str]:
         async with self._reload_lock:
             policies = await asyncio.to_thread(read_policies, self._settings.policies)
             fresh = {p.name: p for p in policies}
             changed = [n for n, p in fresh.items() if not self._has_revision(n, p.revision)]
             gone = [n for n in self._policies if n not in fresh]
-            judges = [await asyncio.to_thread(_compile, fresh[name]) for name in changed]
-            for judge in judges:
-                await self._install(judge)
-            for name in gone:
-                await self._quiesce(self._policies[name])
-                self._policies.pop(name).reporting.set()  # reports that waited find it gone
+            judges = {name: await asyncio.to_thread(_compile, fresh[name]) for name in changed}
+            ailing = [n for n in self._policies if n not in gone and self._policies[n].ailing()]
+            judges |= {name: self._policies[name].judge for name in ailing if name not in judges}
+            paused = [self._policies[name] for name in [*judges, *gone] if name in self._policies]
+            try:
+                for loaded in paused:
+                    await self._quiesce(loaded)
+                prepared = {name: await self._prepare(judge) for name, judge in judges.items()}
+                self._policies |= prepared
+                for name in gone:
+                    del self._policies[name]
+            finally:
+                for loaded in paused:
+                    loaded.reporting.set()  # reports that waited look their policy up again
             self._loaded = True
             return sorted([*changed, *gone])
 
@@ -122,23 +143,50 @@ class Registry:
         return loaded.worlds.get(world_id)
 
     def world_to_report(self, loaded: LoadedPolicy, world_id: str) -> World:
-        """The world that takes up reports for an id, made when missing.
+        """The world that takes up reports for an id; a new one is kept by `keep`, once it holds an observation.
 
         :raises WorldUnavailable: if its log does not fit the policy.
         :raises LimitExceeded: if there are too many worlds already.
         """
         world = self.find_world(loaded, world_id)
-        if world is None:
-            if sum(len(p.worlds) for p in self._policies.values()) >= self._settings.max_worlds:
-                raise LimitExceeded(f"{self._settings.max_worlds} worlds are in use already")
-            world = self._make(loaded.judge, world_id, loaded.judge.oracle.init(), 0)
-            loaded.worlds[world_id] = world
-        return world
+        if world is not None:
+            return world
+        if sum(len(p.worlds) for p in self._policies.values()) >= self._settings.max_worlds:
+            raise LimitExceeded(f"{self._settings.max_worlds} worlds are in use already")
+        return self._make(loaded.judge, world_id, loaded.judge.oracle.init(), 0)
+
+    def keep(self, loaded: LoadedPolicy, world: World) -> World:
+        """The world under its id: this one, or the one that another report made meanwhile."""
+        return loaded.worlds.setdefault(world.world_id, world)
+
+    def heal(self, loaded: LoadedPolicy, world: World) -> None:
+        """Rebuild a failed world from its log, in the background."""
+        if world.world_id in loaded.healing:
+            return
+        loaded.healing.add(world.world_id)
+        self._keep_running(self._heal(loaded, world))
+
+    async def _heal(self, loaded: LoadedPolicy, world: World) -> None:
+        try:
+            async with self._reload_lock:
+                if loaded.worlds.get(world.world_id) is not world:
+                    return
+                await self._quiesce(loaded)
+                try:
+                    state, revision = await asyncio.to_thread(restore, loaded.judge, self._store, world.world_id)
+                    loaded.worlds[world.world_id] = self._make(loaded.judge, world.world_id, state, revision)
+                    log.info("world_rebuilt", policy=loaded.judge.policy.name, world=world.world_id, revision=revision)
+                except Exception:
+                    log.exception("world_not_rebuilt", policy=loaded.judge.policy.name, world=world.world_id)
+                finally:
+                    loaded.reporting.set()
+        finally:
+            loaded.healing.discard(world.world_id)
 
     async def close(self) -> None:
         """Save what would otherwise be replayed at the next start."""
-        if self._snapshots:
-            await asyncio.gather(*self._snapshots, return_exceptions=True)
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         for loaded in self._policies.values():
             for world in loaded.worlds.values():
                 if world.revision > world.snapshot_revision:
@@ -148,11 +196,9 @@ class Registry:
         loaded = self._policies.get(name)
         return loaded is not None and loaded.judge.policy.revision == revision
 
-    async def _install(self, judge: Judge) -> None:
+    async def _prepare(self, judge: Judge) -> LoadedPolicy:
+        """Everything that a policy needs to serve; nothing of it is visible yet."""
         policy = judge.policy
-        old = self._policies.get(policy.name)
-        if old is not None:
-            await self._quiesce(old)
         await self._writer.run(lambda: self._store.record_policy(policy.name, policy.revision, policy.document))
         loaded = LoadedPolicy(judge, self._make(judge, "", judge.oracle.init(), 0))
         for record in await asyncio.to_thread(self._store.worlds, policy.name):
@@ -164,10 +210,8 @@ class Registry:
                 continue
             loaded.worlds[record.world] = self._make(judge, record.world, state, revision)
         loaded.reporting.set()
-        self._policies[policy.name] = loaded
-        if old is not None:
-            old.reporting.set()  # reports that waited look the policy up again
         log.info("policy_loaded", policy=policy.name, revision=policy.revision, worlds=len(loaded.worlds))
+        return loaded
 
     async def _quiesce(self, loaded: LoadedPolicy) -> None:
         """Let no further report in and wait for those that are being committed."""
@@ -195,9 +239,12 @@ class Registry:
         if world.revision - world.snapshot_revision < self._settings.snapshot_every:
             return
         world.snapshot_revision = world.revision
-        task = asyncio.create_task(self._snapshot(world))
-        self._snapshots.add(task)
-        task.add_done_callback(self._snapshots.discard)
+        self._keep_running(self._snapshot(world))
+
+    def _keep_running(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _snapshot(self, world: World) -> None:
         revision, arrays = await asyncio.to_thread(world.dump)
@@ -243,8 +290,14 @@ def _policy_files(paths: Iterable[Path], problems: list[Problem]) -> Sequence[Pa
 
 
 def _compile(policy: Policy) -> Judge:
-    """Build the oracle and run its kernels once, so that no request waits for a compilation."""
-    judge = Judge(policy)
+    """Build the oracle and run its kernels once, so that no request waits for a compilation.
+
+    :raises PolicyError: if the class cannot be built.
+    """
+    try:
+        judge = Judge(policy)
+    except ValueError as error:
+        raise PolicyError([Problem(policy.path, 0, 0, str(error))]) from error
     oracle = judge.oracle
     row = np.zeros((1, oracle.row_length))
     warm: list[Callable[[], object]] = [

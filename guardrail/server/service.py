@@ -8,19 +8,19 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from guardrail.canonical import canonical_json, digest
-from guardrail.domain import Guarantee, JsonObject, JsonValue, PosteriorSummary, Verdict
+from guardrail.domain import NO_GUARANTEE, Guarantee, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
     DecisionNotFound,
     InvalidInput,
     ReportConflict,
     RevisionMismatch,
     WorldNotFound,
+    WorldUnavailable,
 )
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.watchers import Watchers
-from guardrail.server.world import World
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, Store, WorldRecord
 from guardrail.store.decisions import LoggedDecision
@@ -99,14 +99,18 @@ class Service:
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
         new = [_new_observation(policy, world_id, report) for report in reports]
-        applied: list[asyncio.Future[None]] = []
-        commit = self._writer.append(new, lambda results: applied.extend(_take_up(world, encoded, results)))
+
+        def take_up(results: Sequence[Appended]) -> None:
+            kept = self._registry.keep(loaded, world) if any(not a.conflict for a in results) else world
+            for (row, outcome), result in zip(encoded, results, strict=True):
+                if not (result.duplicate or result.conflict):
+                    kept.commit(row, outcome, result.sequence)
+
+        commit = self._writer.append(new, take_up)
         loaded.in_flight.add(commit)
         commit.add_done_callback(loaded.in_flight.discard)
         results = await asyncio.shield(commit)
-        for future in applied:
-            await asyncio.shield(future)
-        await world.settled()  # a duplicate may repeat a report that is not applied yet
+        await self._require_taken_up(loaded, world_id, results)
         conflicts = [r.observation_id for r, a in zip(reports, results, strict=True) if a.conflict]
         if conflicts:
             raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")
@@ -124,7 +128,8 @@ class Service:
         if world is None:
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
         judge = world.judge
-        return WorldView(judge.policy, world_id, await world.summary(), judge.oracle.guarantee)
+        summary = await world.summary()
+        return WorldView(judge.policy, world_id, summary, NO_GUARANTEE if summary.refuted else judge.oracle.guarantee)
 
     async def worlds(self, policy: str | None) -> list[WorldRecord]:
         """Worlds that hold observations."""
@@ -168,6 +173,21 @@ class Service:
         """
         return await self._registry.load()
 
+    async def _require_taken_up(self, loaded: LoadedPolicy, world_id: str, results: Sequence[Appended]) -> None:
+        """Wait until the posterior rests on everything that was acknowledged, duplicates included.
+
+        :raises WorldUnavailable: if it does not; the world is then rebuilt from its log, which has everything.
+        """
+        world = self._registry.world(loaded, world_id)
+        last = max((r.sequence for r in results if not r.conflict), default=0)
+        try:
+            await world.settled()
+            if world.revision < last:
+                raise WorldUnavailable(f"world {world_id!r} lags behind its log and is being rebuilt; report again")
+        except WorldUnavailable:
+            self._registry.heal(loaded, world)
+            raise
+
     async def _open_for_reports(self, policy: str) -> LoadedPolicy:
         loaded = self._registry.policy(policy)
         while not loaded.reporting.is_set():
@@ -186,13 +206,3 @@ def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:
 def _new_observation(policy: str, world_id: str, report: Report) -> NewObservation:
     content = canonical_json({"action": report.action, "context": report.context, "outcome": report.outcome})
     return NewObservation(policy, world_id, report.observation_id, digest(content), content)
-
-
-def _take_up(
-    world: World, encoded: Sequence[tuple[Row, float]], results: Sequence[Appended]
-) -> list[asyncio.Future[None]]:
-    return [
-        world.commit(row, outcome, result.sequence)
-        for (row, outcome), result in zip(encoded, results, strict=True)
-        if not (result.duplicate or result.conflict)
-    ]

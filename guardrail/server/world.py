@@ -81,6 +81,11 @@ class World:
         """Number of observations the posterior rests on."""
         return self._posterior.revision
 
+    @property
+    def failed(self) -> bool:
+        """True if the posterior is lost; the log still has everything."""
+        return self._failure is not None
+
     async def bounds(self, prepared: Sequence[PreparedCheck]) -> tuple[list[HarmBound | None], int]:
         """Bound prepared checks against one posterior; waits for its turn in a shared kernel call.
 

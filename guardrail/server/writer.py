@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 GROUP_LIMIT = 1_000
 """Most observations, and most decisions, in one transaction."""
-FLUSH_SECONDS = 0.05
+FLUSH_SECONDS = 0.1
 """How long a decision waits for company before it is written."""
 RETRY_SECONDS = 0.5
 """Pause between attempts while decisions cannot be written."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 
-from guardrail.domain import JsonObject, Verdict
-from guardrail.records import verdict_from_dict, verdict_to_dict
+from guardrail.domain import Guarantee, JsonObject, Verdict
+from guardrail.records import guarantee_to_dict, verdict_from_dict, verdict_to_dict
 from guardrail.store.base import DecisionRecord
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,8 @@ class LoggedDecision:
             world=self.verdict.world,
             posterior_revision=self.verdict.posterior_revision,
             decision=self.verdict.decision.value,
-            request=json.dumps({"action": self.action, "context": self.context}, separators=(",", ":")),
-            verdict=json.dumps(verdict_to_dict(self.verdict), separators=(",", ":")),
+            request=_to_json({"action": self.action, "context": self.context}),
+            verdict=_verdict_to_json(self.verdict),
             decided_at=self.decided_at,
         )
 
@@ -53,3 +56,15 @@ class LoggedDecision:
         request = json.loads(record.request)
         verdict = verdict_from_dict(json.loads(record.verdict))
         return cls(verdict, request["context"], request["action"], record.decided_at)
+
+
+def _verdict_to_json(verdict: Verdict) -> str:
+    """The verdict's JSON text. A guarantee is long and the same for all verdicts of a policy: its text is kept."""
+    rest = verdict_to_dict(verdict)
+    del rest["guarantee"]
+    return f'{{"guarantee":{_guarantee_to_json(verdict.guarantee)},{_to_json(rest)[1:]}'
+
+
+@functools.lru_cache(maxsize=256)
+def _guarantee_to_json(guarantee: Guarantee) -> str:
+    return _to_json(guarantee_to_dict(guarantee))

@@ -83,19 +83,20 @@ def observation_checksum(
 
 def decision_checksum(record: DecisionRecord) -> bytes:
     """16 bytes that change if any part of a decision does."""
-    return _checksum(
-        (
-            record.decision_id,
-            record.policy,
-            record.policy_revision,
-            record.world,
-            record.posterior_revision,
-            record.decision,
-            record.request,
-            record.verdict,
-            record.decided_at,
-        )
+    texts = [str(text).encode(errors="surrogatepass") for text in (record.request, record.verdict)]
+    rest = (
+        record.decision_id,
+        record.policy,
+        record.policy_revision,
+        record.world,
+        record.posterior_revision,
+        record.decision,
+        record.decided_at,
+        *map(len, texts),
+        type(record.request) is str and type(record.verdict) is str,
     )
+    # The long texts are hashed as they are: writing them out with ascii() would be most of the cost.
+    return hashlib.blake2b(_encode(rest) + b"".join(texts), digest_size=16).digest()
 
 
 def policy_checksum(revision: object, name: object, document: object, recorded_at: object) -> bytes:

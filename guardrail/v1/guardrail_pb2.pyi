@@ -230,9 +230,11 @@ class Verdict(_message.Message):
     decision: Global___Decision.ValueType
     """What to do."""
     harm_bound: _builtins.float
-    """Upper bound on the probability of harm, in [0, 1]; 1 when none was computed."""
+    """Upper bound on the probability of harm, in [0, 1]; 1 when none was computed. Always sent: a
+    verdict without it decides nothing.
+    """
     threshold: _builtins.float
-    """A harm bound above this probability is rejected."""
+    """A harm bound above this probability is rejected. Always sent."""
     escalate_above: _builtins.float
     """A harm bound above this probability is at least escalated."""
     predictive_harm: _builtins.float
@@ -263,8 +265,8 @@ class Verdict(_message.Message):
         self,
         *,
         decision: Global___Decision.ValueType = ...,
-        harm_bound: _builtins.float = ...,
-        threshold: _builtins.float = ...,
+        harm_bound: _builtins.float | None = ...,
+        threshold: _builtins.float | None = ...,
         escalate_above: _builtins.float | None = ...,
         predictive_harm: _builtins.float | None = ...,
         cautious_hypothesis: Global___CautiousHypothesis | None = ...,
@@ -276,18 +278,26 @@ class Verdict(_message.Message):
         posterior_revision: _builtins.int = ...,
         decision_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_predictive_harm", b"_predictive_harm", "cautious_hypothesis", b"cautious_hypothesis", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "predictive_harm", b"predictive_harm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "predictive_harm", b"predictive_harm", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_predictive_harm", b"_predictive_harm", "cautious_hypothesis", b"cautious_hypothesis", "decision", b"decision", "decision_id", b"decision_id", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "predictive_harm", b"predictive_harm", "reasons", b"reasons", "threshold", b"threshold", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "decision", b"decision", "decision_id", b"decision_id", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "predictive_harm", b"predictive_harm", "reasons", b"reasons", "threshold", b"threshold", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__escalate_above: _TypeAlias = _typing.Literal["escalate_above"]  # noqa: Y015
     _WhichOneofArgType__escalate_above: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above"]  # noqa: Y015
+    _WhichOneofReturnType__harm_bound: _TypeAlias = _typing.Literal["harm_bound"]  # noqa: Y015
+    _WhichOneofArgType__harm_bound: _TypeAlias = _typing.Literal["_harm_bound", b"_harm_bound"]  # noqa: Y015
     _WhichOneofReturnType__predictive_harm: _TypeAlias = _typing.Literal["predictive_harm"]  # noqa: Y015
     _WhichOneofArgType__predictive_harm: _TypeAlias = _typing.Literal["_predictive_harm", b"_predictive_harm"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__escalate_above) -> _WhichOneofReturnType__escalate_above | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__harm_bound) -> _WhichOneofReturnType__harm_bound | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__predictive_harm) -> _WhichOneofReturnType__predictive_harm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 

@@ -124,7 +124,8 @@ class GuardrailServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportOutcomes(self, request, context):
-        """Reports several outcomes of one world in order, all or nothing.
+        """Reports several outcomes of one world in order. If one does not fit the policy, none is taken up.
+        If ids conflict, the call fails with ALREADY_EXISTS naming them, and the other reports count.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,9 @@ class GuardrailServiceStub:
     the observation is durable and that later checks of this service rest on it.
     """
     ReportOutcomes: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ReportOutcomesRequest, _guardrail_pb2.ReportOutcomesResponse]
-    """Reports several outcomes of one world in order, all or nothing."""
+    """Reports several outcomes of one world in order. If one does not fit the policy, none is taken up.
+    If ids conflict, the call fails with ALREADY_EXISTS naming them, and the other reports count.
+    """
     GetWorld: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.GetWorldRequest, _guardrail_pb2.GetWorldResponse]
     """The posterior of one world at a glance."""
     ListWorlds: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ListWorldsRequest, _guardrail_pb2.ListWorldsResponse]
@@ -83,7 +85,9 @@ class GuardrailServiceAsyncStub(GuardrailServiceStub):
     the observation is durable and that later checks of this service rest on it.
     """
     ReportOutcomes: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ReportOutcomesRequest, _guardrail_pb2.ReportOutcomesResponse]  # type: ignore[assignment]
-    """Reports several outcomes of one world in order, all or nothing."""
+    """Reports several outcomes of one world in order. If one does not fit the policy, none is taken up.
+    If ids conflict, the call fails with ALREADY_EXISTS naming them, and the other reports count.
+    """
     GetWorld: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.GetWorldRequest, _guardrail_pb2.GetWorldResponse]  # type: ignore[assignment]
     """The posterior of one world at a glance."""
     ListWorlds: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ListWorldsRequest, _guardrail_pb2.ListWorldsResponse]  # type: ignore[assignment]
@@ -138,7 +142,9 @@ class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _guardrail_pb2.ReportOutcomesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_guardrail_pb2.ReportOutcomesResponse, _abc.Awaitable[_guardrail_pb2.ReportOutcomesResponse]]:
-        """Reports several outcomes of one world in order, all or nothing."""
+        """Reports several outcomes of one world in order. If one does not fit the policy, none is taken up.
+        If ids conflict, the call fails with ALREADY_EXISTS naming them, and the other reports count.
+        """
 
     @_abc_1.abstractmethod
     def GetWorld(

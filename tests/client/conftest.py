@@ -160,6 +160,7 @@ def verdict_message(**changes):
         "world": "w",
         "policy_revision": "a" * 64,
         "decision_id": "d1",
+        "guarantee": pb.Guarantee(kind=pb.GUARANTEE_KIND_NONE),
         "posterior_revision": 3,
     }
     return pb.Verdict(**{**fields, **changes})

@@ -16,7 +16,16 @@ from guardrail.errors import ActionBlocked, NoVerdict, ServiceError
 from guardrail.v1 import guardrail_pb2 as pb
 from guardrail.wire import struct_to_dict, value_to_plain
 
-ACCEPT = pb.Verdict(decision=1, harm_bound=0.05, threshold=0.2, policy="p", world="w", decision_id="d1")
+ACCEPT = pb.Verdict(
+    decision=1,
+    harm_bound=0.05,
+    threshold=0.2,
+    policy="p",
+    world="w",
+    decision_id="d1",
+    policy_revision="r1",
+    guarantee=pb.Guarantee(kind=pb.GUARANTEE_KIND_NONE),
+)
 
 
 class FakeChannel:
@@ -156,6 +165,9 @@ ANY_VERDICT = st.builds(
     threshold=ANY_FLOAT | st.floats(0, 1),
     escalate_above=st.none() | ANY_FLOAT,
     predictive_harm=st.none() | ANY_FLOAT,
+    decision_id=st.sampled_from(["d1", "d1", "d1", ""]),
+    policy_revision=st.sampled_from(["r1", "r1", "r1", ""]),
+    guarantee=st.sampled_from([pb.Guarantee(kind=1, confidence=0.95), pb.Guarantee(kind=4), None]),
 )
 
 

@@ -36,8 +36,10 @@ def log_odds(row):
 
 
 def call(function, *args):
+    """A family's method, or a function of (arrays, ...) that reads none."""
+    arrays = getattr(getattr(function, "__self__", None), "arrays", {})
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(function)({}, *map(np.asarray, args)))
+        return np.asarray(jax.jit(function)(arrays, *map(np.asarray, args)))
 
 
 @functools.cache
@@ -46,8 +48,11 @@ def kernel():
     family = logistic()
 
     def numbers(row, outcome):
-        likelihood = family.log_likelihood({}, row, outcome), family.log_likelihood_rounding({}, row, outcome)
-        return *likelihood, family.harm_score({}, row)
+        likelihood = (
+            family.log_likelihood(family.arrays, row, outcome),
+            family.log_likelihood_rounding(family.arrays, row, outcome),
+        )
+        return *likelihood, family.harm_score(family.arrays, row)
 
     return jax.jit(numbers)
 

@@ -29,8 +29,10 @@ def weights(levels, d):
 
 
 def call(function, *args):
+    """A family's method, or a function of (arrays, ...) that reads none."""
+    arrays = getattr(getattr(function, "__self__", None), "arrays", {})
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(function)({}, *map(np.asarray, args)))
+        return np.asarray(jax.jit(function)(arrays, *map(np.asarray, args)))
 
 
 @functools.cache
@@ -39,8 +41,11 @@ def kernel(noise_sd):
     family = lattice(noise_sd=noise_sd)
 
     def numbers(row, outcome):
-        likelihood = family.log_likelihood({}, row, outcome), family.log_likelihood_rounding({}, row, outcome)
-        return *likelihood, family.harm_score({}, row)
+        likelihood = (
+            family.log_likelihood(family.arrays, row, outcome),
+            family.log_likelihood_rounding(family.arrays, row, outcome),
+        )
+        return *likelihood, family.harm_score(family.arrays, row)
 
     return jax.jit(numbers)
 
@@ -105,6 +110,31 @@ def test_rounding_is_covered(row, outcome, noise_sd):
         assert float(scores[index]) - float(mean) <= 1e-13 * 2 * sum(map(abs, row)) + 1e-300
 
 
+EXACT_SCORES = {
+    IntervalHarm(0.1, math.inf, inside=True): lambda mean: mean,
+    IntervalHarm(-math.inf, 0.1, inside=True): lambda mean: -mean,
+    IntervalHarm(0.1, 7.3, inside=True): lambda mean: -abs(mean - (Fraction(0.1) + Fraction(7.3)) / 2),
+    IntervalHarm(0.1, 7.3, inside=False): lambda mean: abs(mean - (Fraction(0.1) + Fraction(7.3)) / 2),
+}
+
+
+@functools.cache
+def score_kernel(harm):
+    family = lattice(harm=harm)
+    return jax.jit(lambda row: family.harm_score(family.arrays, row))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.sampled_from(list(EXACT_SCORES)), st.lists(st.floats(-1e8, 1e8), min_size=3, max_size=3))
+def test_scores_are_never_rounded_down(harm, row):
+    with jax.enable_x64(True):
+        scores = np.asarray(score_kernel(harm)(np.asarray(row)))
+    for score, weight in zip(scores, weights(3, 3), strict=True):
+        mean = sum(Fraction(w) * Fraction(x) for w, x in zip(weight, row, strict=True))
+        assert Fraction(float(score)) >= EXACT_SCORES[harm](mean)
+        assert float(score) <= float(EXACT_SCORES[harm](mean)) + 1e-13 * (8 + 2 * sum(map(abs, row)))
+
+
 def test_index_is_the_base_number_of_the_weights():
     family = lattice()
     for index, weight in enumerate(weights(3, 3)):
@@ -149,4 +179,4 @@ def test_a_large_lattice_stores_no_table():
     family = lattice(2, names=tuple(f"x{i}" for i in range(22)))
     assert family.size == 2**22
     assert family.width == 2**11
-    assert family.arrays == {}
+    assert sum(array.size for array in family.arrays.values()) == 2 * 2**11 * 11

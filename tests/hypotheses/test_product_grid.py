@@ -1,4 +1,3 @@
-import functools
 import itertools
 import math
 from fractions import Fraction
@@ -13,60 +12,65 @@ from guardrail.hypotheses.product_grid import ProductGrid, outer_sum
 from guardrail.policy.schema import MAX_HYPOTHESES
 
 
-@functools.cache
-def kernel(grid):
-    return jax.jit(lambda terms: outer_sum(*grid.halves(terms)))
+def grid_of(sizes):
+    return ProductGrid([np.arange(size, dtype=np.float64) for size in sizes])
 
 
-def sums(grid, terms):
+def sums(grid, factors):
     with jax.enable_x64(True):
-        return np.asarray(kernel(grid)([np.asarray(term, np.float64) for term in terms]))
+        return np.asarray(
+            jax.jit(lambda arrays, f: outer_sum(*grid.halves(arrays, f)))(grid.arrays, np.asarray(factors))
+        )
 
 
-@pytest.mark.parametrize("sizes", [(1,), (5,), (3, 2), (2, 3, 4), (1, 7, 1), (100, 2), (2, 100), (2, 2, 2, 2, 2)])
+SIZES = [(1,), (5,), (3, 2), (2, 3, 4), (1, 7, 1), (100, 2), (2, 100), (2, 2, 2, 2, 2)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
 def test_sums_are_those_of_all_combinations_in_order(sizes):
-    grid = ProductGrid(sizes)
+    grid, factors = grid_of(sizes), 10.0 ** np.arange(len(sizes))
+    combinations = list(itertools.product(*(range(size) for size in sizes)))
+    assert sums(grid, factors).tolist() == [float(factors @ combination) for combination in combinations]
+    assert grid.size == len(combinations)
+    assert grid.size % grid.width == 0
+    assert [grid.point(index) for index in range(grid.size)] == combinations
+    assert float(grid.magnitude(-factors)) == max(factors @ combination for combination in combinations)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_sum_of_axes(sizes):
     terms = [10.0**axis * np.arange(1, size + 1) for axis, size in enumerate(sizes)]
     expected = [sum(combination) for combination in itertools.product(*terms)]
-    assert sums(grid, terms).tolist() == expected
-    assert grid.size == len(expected)
-    assert grid.size % grid.width == 0
+    assert grid_of(sizes).sum_of_axes(terms).tolist() == expected
 
 
-@pytest.mark.parametrize("sizes", [(3, 2), (2, 3, 4), (1, 7, 1)])
-def test_coordinates_name_the_combination(sizes):
-    grid = ProductGrid(sizes)
-    places = [grid.coordinates(index) for index in range(grid.size)]
-    assert places == list(itertools.product(*map(range, sizes)))
+@pytest.mark.parametrize(
+    ("sizes", "width"), [((4,) * 10, 4**5), ((4,) * 5, 4**3), ((100_000,), 10**5), ((2, 99, 2), 198)]
+)
+def test_halves_are_about_alike(sizes, width):
+    assert grid_of(sizes).width == width
 
 
-@pytest.mark.parametrize(("sizes", "split"), [((4,) * 10, 5), ((4,) * 5, 2), ((100_000,), 0), ((2, 1000, 2), 1)])
-def test_halves_are_about_alike(sizes, split):
-    assert ProductGrid(sizes).split == split
-
-
-ROUNDED = ProductGrid((3, 2, 4, 2))
+ROUNDED = grid_of((3, 2, 4, 2))
+ROUNDED_KERNEL = jax.jit(lambda arrays, f: (outer_sum(*ROUNDED.halves(arrays, f)), ROUNDED.magnitude(f)))
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
 @given(st.lists(st.floats(-1e9, 1e9), min_size=4, max_size=4))
 def test_rounding_is_covered(factors):
-    computed = sums(
-        ROUNDED, [factor * np.arange(levels) for factor, levels in zip(factors, ROUNDED.sizes, strict=True)]
-    )
-    magnitude = sum(abs(factor) * (levels - 1) for factor, levels in zip(factors, ROUNDED.sizes, strict=True))
-    allowed = Fraction(float(ROUNDED.sum_rounding(np.float64(magnitude))))
+    with jax.enable_x64(True):
+        computed, magnitude = map(np.asarray, ROUNDED_KERNEL(ROUNDED.arrays, np.asarray(factors)))
+    allowed = Fraction(float(ROUNDED.sum_rounding(magnitude)))
     for index, number in enumerate(computed):
-        places = ROUNDED.coordinates(index)
-        exact = sum(Fraction(factor) * place for factor, place in zip(factors, places, strict=True))
+        exact = sum(Fraction(f) * Fraction(v) for f, v in zip(factors, ROUNDED.point(index), strict=True))
         assert abs(Fraction(float(number)) - exact) <= allowed
 
 
 @pytest.mark.parametrize("sizes", [(), (0,), (3, 0), (4,) * 12])
 def test_refuses_what_is_no_grid_or_too_large(sizes):
     with pytest.raises(ValueError, match=r"grid|too many"):
-        ProductGrid(sizes)
+        grid_of(sizes)
 
 
 def test_takes_the_largest_class():
-    assert ProductGrid((2,) * int(math.log2(MAX_HYPOTHESES))).size == MAX_HYPOTHESES
+    assert grid_of((2,) * int(math.log2(MAX_HYPOTHESES))).size == MAX_HYPOTHESES

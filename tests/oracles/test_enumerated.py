@@ -176,6 +176,13 @@ def test_golden_vectors(spec, kind, level):
 def test_the_cautious_hypothesis_of_a_tie_is_the_first():
     oracle = EnumeratedOracle(table([0.1, 0.7, 0.7, 0.7, 0.2]), RATIO)
     assert oracle.bound(oracle.init(), [[0.0]])[0].cautious.name == "h1"
+    grid = EnumeratedOracle(lattice(), RATIO)
+    for action, first in (
+        ((0.0, 1.0, 1.0), "(0, 2, 2)"),
+        ((1.0, 0.0, 1.0), "(2, 0, 2)"),
+        ((1.0, 1.0, 0.0), "(2, 2, 0)"),
+    ):
+        assert grid.bound(grid.init(), np.array([action]))[0].cautious.name == f"weights {first}"
 
 
 def test_iid_takes_the_largest_harm_among_ties():
@@ -289,6 +296,7 @@ def test_membership_never_leaves_out_what_extended_precision_keeps():
     exact_weight = exact + np.log([np.longdouble(math.prod(prior[int(v)] for v in w)) for w in weights()])
     moved = np.abs((arrays["log_weight"] - arrays["account"][0]) - (exact_weight - exact_weight.max()))
     slack = arrays["account"][2]
+    assert abs(arrays["account"][0]) < 50, "weights are kept near 0, where rounding is small"
     assert 0 < moved.max() < slack < 1e-4, "rounding has moved the weights, by less than the slack"
     for index in on_the_edge[:4]:
         delta = float(np.exp(exact[index]))

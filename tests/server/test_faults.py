@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+import guardrail
 from guardrail import NoVerdict
-from guardrail.errors import PolicyError, ServiceError, StoreError
+from guardrail.errors import LimitExceeded, PolicyError, ServiceError, StoreError
 from guardrail.server import app
 
 LOW = {"kind": "low"}
@@ -172,3 +173,135 @@ def test_a_damaged_snapshot_is_rebuilt_from_the_log(start_service, tmp_path):
     with start_service().client() as client:
         after = check(client)
         assert (after.harm_bound, after.predictive_harm) == (before.harm_bound, before.predictive_harm)
+
+
+def test_until_policies_are_loaded_health_says_so_and_nothing_is_decided(start_service, monkeypatch):
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from guardrail.server.registry import Registry
+
+    seen = {}
+    real = Registry.load
+    ports = []
+    listen = app._listen
+
+    async def remember(*arguments):
+        server, port = await listen(*arguments)
+        ports.append(port)
+        return server, port
+
+    async def load(registry):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[0]}") as channel:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            seen["health"] = answer.status
+        async with guardrail.AsyncClient(f"127.0.0.1:{ports[0]}", timeout=2.0) as client:
+            try:
+                await client.check(policy="coin", world="w", context={}, action=LOW)
+            except NoVerdict as error:
+                seen["reason"] = error.reason
+        return await real(registry)
+
+    monkeypatch.setattr(app, "_listen", remember)
+    monkeypatch.setattr(Registry, "load", load)
+    service = start_service()
+    assert seen == {"health": health_pb2.HealthCheckResponse.NOT_SERVING, "reason": "NOT_SERVING"}
+    with service.client() as client:
+        check(client)
+
+
+def report_until_rebuilt(client, name):
+    for _ in range(10_000):
+        try:
+            return report(client, name)
+        except ServiceError as error:
+            if error.reason != "WORLD_UNAVAILABLE":
+                raise
+    raise AssertionError("the world was never rebuilt")
+
+
+def test_a_commit_whose_confirmation_is_lost_is_not_acknowledged_until_checks_rest_on_it(start_service, store):
+    service = start_service()
+    real = store[0]._store.append_observations
+
+    def commit_then_fail(batch):
+        real(batch)
+        raise StoreError("the answer was lost")
+
+    with service.client() as client:
+        report(client, "a")
+        store[0]._store.append_observations = commit_then_fail
+        with pytest.raises(ServiceError):
+            report(client, "b")
+        store[0]._store.append_observations = real
+        for name in ("b", "c"):  # each may find the world behind its log once; it is then rebuilt
+            answer = report_until_rebuilt(client, name)
+            assert check(client).posterior_revision >= answer.posterior_revision
+        assert check(client).posterior_revision == 3
+
+
+def test_an_interrupted_or_failed_reload_lets_reports_go_on(start_service, store, policy_folder):
+    service = start_service()
+    path = policy_folder / "coin" / "policy.yaml"
+    text = path.read_text()
+    with service.client() as client:
+        report(client, "a")
+        before = client.policy("coin").revision
+        store[0].failing.add("record_policy")
+        path.write_text(text.replace("delta: 0.05", "delta: 0.04"))
+        with pytest.raises(ServiceError):
+            client.reload_policies()
+        assert client.policy("coin").revision == before
+        assert report(client, "b").posterior_revision == 2
+        store[0].failing.clear()
+        hold = threading.Event()
+        real = store[0]._store.observations
+
+        def slow(*arguments, **options):
+            assert hold.wait(60)
+            return real(*arguments, **options)
+
+        store[0]._store.observations = slow
+        with pytest.raises(ServiceError) as caught:
+            client.reload_policies(timeout=0.2)
+        assert caught.value.reason == "DEADLINE_EXCEEDED"
+        hold.set()
+        assert report(client, "c").posterior_revision == 3
+        client.reload_policies()
+        assert check(client).guarantee.confidence == pytest.approx(0.96)
+        assert check(client).posterior_revision == 3
+
+
+def test_reports_that_fail_leave_no_world_behind(start_service, store):
+    service = start_service(max_worlds=1)
+    store[0].failing.add("append_observations")
+    with service.client() as client:
+        for world in ("w1", "w2", "w3"):
+            with pytest.raises(ServiceError) as caught:
+                client.report(policy="coin", world=world, context={}, action=LOW, outcome=False)
+            assert caught.value.reason == "STORE_UNAVAILABLE"
+        store[0].failing.clear()
+        client.report(policy="coin", world="w4", context={}, action=LOW, outcome=False)
+        with pytest.raises(LimitExceeded) as caught:
+            client.report(policy="coin", world="w5", context={}, action=LOW, outcome=False)
+        assert caught.value.reason == "LIMIT_EXCEEDED"
+
+
+def test_priors_that_sum_to_one_within_rounding_load_and_a_class_that_cannot_be_built_is_a_policy_error(
+    start_service, policy_folder, monkeypatch
+):
+    path = policy_folder / "coin" / "policy.yaml"
+    path.write_text(path.read_text().replace("prior: 0.5", "prior: 0.5000005"))
+    with start_service().client() as client:
+        check(client)
+        from guardrail.server import registry
+
+        def refuse(policy):
+            raise ValueError("the class cannot be built")
+
+        monkeypatch.setattr(registry, "Judge", refuse)
+        path.write_text(path.read_text().replace("delta: 0.05", "delta: 0.04"))
+        with pytest.raises(ServiceError) as caught:
+            client.reload_policies()
+        assert caught.value.reason == "POLICY_INVALID"
+        check(client)

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from guardrail import Decision, GuaranteeKind, Guard, InvalidInput, NoVerdict
+from guardrail import Decision, GuaranteeKind, Guard, InvalidInput, NoVerdict, Report
 from guardrail.domain import ReasonCode
 from guardrail.errors import DecisionNotFound, PolicyNotFound, ReportConflict, ServiceError, WorldNotFound
 
@@ -102,6 +102,14 @@ def test_an_id_with_other_content_conflicts_and_changes_nothing(client):
     with pytest.raises(ReportConflict):
         report(client, HIGH, False, "a")
     assert check(client).posterior_revision == 1
+
+
+def test_a_conflict_in_a_batch_is_named_and_the_others_count(client):
+    report(client, HIGH, True, "b")
+    batch = [Report({}, LOW, False, "a"), Report({}, HIGH, False, "b"), Report({}, LOW, False, "c")]
+    with pytest.raises(ReportConflict, match="'b'"):
+        client.report_many(policy="coin", world="w", reports=batch)
+    assert check(client).posterior_revision == 3
 
 
 def test_the_same_id_in_another_world_is_another_observation(client):
