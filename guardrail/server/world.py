@@ -99,7 +99,9 @@ class World:
             raise LimitExceeded(f"{len(self._checks)} checks of world {self.world_id!r} wait already")
         future: asyncio.Future[tuple[list[HarmBound | None], int]] = self._loop.create_future()
         self._checks.append(_WaitingCheck(prepared, future))
-        self._schedule()
+        if not self._draining:
+            # After whatever else the loop has ready: checks that arrived together share a kernel call.
+            self._loop.call_soon(self._schedule)
         return await future
 
     def commit(self, row: Row, outcome: float, sequence: int) -> asyncio.Future[None]:

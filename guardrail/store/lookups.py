@@ -91,6 +91,20 @@ def known_observations(
     return known
 
 
+def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all have the same columns; plain values only.
+
+    The statement goes to the driver as it is: SQLAlchemy's handling of each row's parameters would
+    cost more than the database's own work.
+    """
+    if not rows:
+        return
+    statement = sa.insert(table).compile(dialect=connection.dialect, column_keys=list(rows[0]))
+    names = statement.positiontup
+    values = rows if names is None else [tuple(row[name] for name in names) for row in rows]
+    connection.exec_driver_sql(str(statement), list(values))
+
+
 def known_decisions(connection: sa.Connection, decision_ids: Collection[str]) -> dict[str, bytes]:
     """The checksums of those decisions that the log holds."""
     known = {}

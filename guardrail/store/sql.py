@@ -14,8 +14,15 @@ import sqlalchemy as sa
 
 from guardrail.errors import StoreError
 from guardrail.store.base import Appended, DecisionRecord, NewObservation, ObservationRecord, Snapshot, WorldRecord
-from guardrail.store.lookups import known_decisions, known_observations, log_length, select_world, worlds_of
-from guardrail.store.records import decision_checksum, number
+from guardrail.store.lookups import (
+    insert_many,
+    known_decisions,
+    known_observations,
+    log_length,
+    select_world,
+    worlds_of,
+)
+from guardrail.store.records import WorldKey, decision_checksum, number
 from guardrail.store.rows import (
     OBSERVATION_COLUMNS,
     decision_row,
@@ -33,7 +40,7 @@ from guardrail.store.sessions import Sessions
 from guardrail.store.tables import decisions, observations, policies, snapshots, worlds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from guardrail.store.backend import Backend
 
@@ -63,6 +70,7 @@ class SqlStore:
 
     def __init__(self, backend: Backend) -> None:
         self._sessions = Sessions(backend)
+        self._world_ids: dict[WorldKey, int] = {}
 
     # ------------------------------------------------------------ observations
 
@@ -144,14 +152,33 @@ class SqlStore:
         for record in map(plain_decision, batch):
             if new.setdefault(record.decision_id, record) != record:
                 raise StoreError(f"two different decisions have the id {record.decision_id!r}")
+        try:
+            self._insert_decisions(new)
+        except StoreError as error:
+            if not isinstance(error.__cause__, sa.exc.IntegrityError):
+                raise
+            # Rare: only a batch whose fate was unknown is appended again. So ids are not looked for beforehand.
+            self._insert_decisions(new, known_may_be_among_them=True)
+
+    def _insert_decisions(self, new: Mapping[str, DecisionRecord], *, known_may_be_among_them: bool = False) -> None:
         with self._sessions.write() as connection:
-            for decision_id, checksum in known_decisions(connection, new).items():
-                if checksum != decision_checksum(new.pop(decision_id)):
+            known = known_decisions(connection, new) if known_may_be_among_them else {}
+            for decision_id, checksum in known.items():
+                if checksum != decision_checksum(new[decision_id]):
                     raise StoreError(f"the log holds another decision with the id {decision_id!r}")
-            if new:
-                found = worlds_of(connection, ((record.policy, record.world) for record in new.values()))
-                rows = [decision_row(found[record.policy, record.world].id, record) for record in new.values()]
-                connection.execute(sa.insert(decisions), rows)
+            records = [record for record in new.values() if record.decision_id not in known]
+            world_ids = self._ids_of_worlds(connection, {(record.policy, record.world) for record in records})
+            rows = [decision_row(world_ids[record.policy, record.world], record) for record in records]
+            insert_many(connection, decisions, rows)
+        self._world_ids |= world_ids
+
+    def _ids_of_worlds(self, connection: sa.Connection, keys: set[WorldKey]) -> dict[WorldKey, int]:
+        """The keys of the worlds' rows; they never change, so those of committed transactions are kept."""
+        ids = {key: self._world_ids[key] for key in keys if key in self._world_ids}
+        missing = keys - ids.keys()
+        if missing:
+            ids |= {key: row.id for key, row in worlds_of(connection, missing).items()}
+        return ids
 
     def decision(self, decision_id: str) -> DecisionRecord | None:
         """One decision; None if it is not in the log.
