@@ -1,4 +1,4 @@
-"""`guardrail policy lint|test|schema|diff|init`."""
+"""`guardrail policy lint|test|schema|diff|init|reload`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guardrail.cli import init
-from guardrail.cli.console import AsJson, ExitCode, emit, errors, problem_to_dict, progress_console
+from guardrail.cli.console import (
+    DEFAULT_TARGET,
+    AsJson,
+    Deadline,
+    ExitCode,
+    Target,
+    emit,
+    errors,
+    problem_to_dict,
+    progress_console,
+)
 from guardrail.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -134,6 +144,33 @@ def _print_suite(result: dict[str, Any]) -> None:
 
 
 app.command(epilog="Example: guardrail policy init my-tool --family beta-bernoulli")(init.init)
+
+
+@app.command(epilog="Example: guardrail policy reload")
+def reload(
+    target: Target = DEFAULT_TARGET,
+    deadline: Deadline = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Let the service read its policy files again: all of them are loaded, or none if any is wrong.
+
+    A policy whose revision changed starts a new guarantee, and its worlds are replayed from their
+    logs. Worlds that could not answer are rebuilt.
+    """
+    with errors(as_json):
+        from guardrail.client.sync import Client
+
+        with Client(target, timeout=deadline) as client:
+            answer = client.reload_policies()
+    if as_json:
+        policies = [{"name": p.name, "revision": p.revision} for p in answer.policies]
+        emit({"policies": policies, "changed": list(answer.changed)})
+        return
+    for policy in answer.policies:
+        note = "changed: a new guarantee starts" if policy.name in answer.changed else "as before"
+        typer.echo(f"{policy.name} at revision {policy.revision[:12]}, {note}")
+    for name in set(answer.changed) - {p.name for p in answer.policies}:
+        typer.echo(f"{name} is gone")
 
 
 def _lint(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ COMMANDS = [
     ["policy", "schema"],
     ["policy", "diff"],
     ["policy", "init"],
+    ["policy", "reload"],
 ]
 
 
