@@ -2,6 +2,7 @@
 
 import pytest
 
+from guardrail.errors import PolicyError
 from guardrail.policy.schema import MAX_HYPOTHESES
 
 ROW = "- {name: b, rates: {x: 0.3, y: 0.4}}"
@@ -205,7 +206,7 @@ FITTING = [
     ("lattice", [("noise_sd: 1", "noise_sd: 1, prior: {probabilities: [0.9, 0.1]}")]),
     ("lattice", [("kind: ratio, delta: 0.05", "kind: plausible, alpha: 0.001, running: true")]),
     ("lattice", [("kind: ratio, delta: 0.05", "kind: iid")]),
-    ("linear", [("kind: ratio, delta: 0.05", "kind: predictive")]),
+    ("linear", [("kind: ratio, delta: 0.05", "kind: predictive"), (", box: {lower: -1, upper: 1}", "")]),
     ("linear", [(", box: {lower: -1, upper: 1}", "")]),
     ("beta", [("delta: 0.05", "delta: 0.05, running: true")]),
     ("beta", [("  category: action.kind\n  categories: [x, y]\n", "")]),
@@ -228,3 +229,8 @@ def test_the_largest_lattice_is_exactly_the_limit(policy, problems):
     assert MAX_HYPOTHESES == 2**22
     policy("lattice", ("length: 3", "length: 22"))
     assert len(problems("lattice", ("length: 3", "length: 23"))) == 1
+
+
+def test_a_box_beside_the_predictive_bound_has_no_effect_and_is_refused(policy):
+    with pytest.raises(PolicyError, match="a box has no effect on the predictive bound"):
+        policy("linear", ("kind: ratio, delta: 0.05", "kind: predictive"))
