@@ -32,6 +32,20 @@ class Gate:
         monkeypatch.setattr(World, "_bound", bound)
 
 
+@pytest.fixture(autouse=True)
+def worlds(monkeypatch):
+    """Every world that a service of this test makes."""
+    made = []
+    real = World.__init__
+
+    def init(world, *arguments, **options):
+        real(world, *arguments, **options)
+        made.append(world)
+
+    monkeypatch.setattr(World, "__init__", init)
+    return made
+
+
 @pytest.fixture
 def gate(monkeypatch):
     return Gate(monkeypatch)
@@ -41,12 +55,12 @@ def check(client, timeout=30.0):
     return client.check(policy="coin", world="w", context={}, action=LOW, timeout=timeout)
 
 
-def test_checks_that_wait_together_share_one_kernel_call(client, service, gate):
+def test_checks_that_wait_together_share_one_kernel_call(client, service, worlds, gate):
     with ThreadPoolExecutor(33) as pool:
         first = pool.submit(check, client)
         assert gate.entered.wait(30)
         rest = [pool.submit(check, client) for _ in range(32)]
-        _until_waiting(service, 32)
+        _until_waiting(service, worlds, 32)
         gate.open.set()
         verdicts = [f.result(30) for f in [first, *rest]]
     assert gate.sizes == [1, 32]
@@ -63,27 +77,27 @@ def test_the_event_loop_answers_while_a_kernel_runs(client, service, gate):
         waiting.result(30)
 
 
-def test_a_check_past_its_deadline_has_no_verdict_and_costs_no_kernel(client, service, gate):
+def test_a_check_past_its_deadline_has_no_verdict_and_costs_no_kernel(client, service, worlds, gate):
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(check, client)
         assert gate.entered.wait(30)
         with pytest.raises(NoVerdict) as caught:
             check(client, timeout=0.05)
         assert caught.value.reason == "DEADLINE_EXCEEDED"
-        _until(service, lambda: all(c.future.cancelled() for c in _waiting(service)))
+        _until(service, lambda: all(c.future.cancelled() for c in _waiting(worlds)))
         gate.open.set()
         first.result(30)
     check(client)
     assert gate.sizes == [1, 1]
 
 
-def test_more_checks_than_may_wait_are_shed(start_service, gate):
+def test_more_checks_than_may_wait_are_shed(start_service, worlds, gate):
     service = start_service(max_waiting_checks=2)
     with service.client() as client, ThreadPoolExecutor(3) as pool:
         running = [pool.submit(check, client)]
         assert gate.entered.wait(30)
         running += [pool.submit(check, client) for _ in range(2)]
-        _until_waiting(service, 2)
+        _until_waiting(service, worlds, 2)
         with pytest.raises(NoVerdict) as caught:
             check(client)
         assert caught.value.reason == "LIMIT_EXCEEDED"
@@ -124,18 +138,12 @@ def test_a_posterior_that_could_not_take_up_a_report_is_rebuilt_from_the_log(cli
     assert verdict.posterior_revision == 1
 
 
-def _worlds(service):
-    import gc
-
-    return [o for o in gc.get_objects() if isinstance(o, World) and o._loop is service.loop]
+def _waiting(worlds):
+    return [check for world in worlds for check in list(world._checks)]
 
 
-def _waiting(service):
-    return [check for world in _worlds(service) for check in list(world._checks)]
-
-
-def _until_waiting(service, count):
-    _until(service, lambda: len(_waiting(service)) == count)
+def _until_waiting(service, worlds, count):
+    _until(service, lambda: len(_waiting(worlds)) == count)
 
 
 def _until(service, condition):
