@@ -303,4 +303,5 @@ def _cautious(message: pb.Verdict) -> CautiousHypothesis | None:
         return None
     cautious = message.cautious_hypothesis
     log_posterior = cautious.log_posterior if cautious.HasField("log_posterior") else None
-    return CautiousHypothesis(cautious.name, dict(cautious.parameters), cautious.harm, log_posterior)
+    parameters = dict(sorted(cautious.parameters.items()))  # a map has no order on the wire
+    return CautiousHypothesis(cautious.name, parameters, cautious.harm, log_posterior)

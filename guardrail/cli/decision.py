@@ -86,7 +86,10 @@ def _show(
         return
     console = text_console()
     print_verdict(console, verdict)
-    asked = [("context", json.dumps(jsonable(context))), ("action", json.dumps(jsonable(action)))]
+    asked = [
+        ("context", json.dumps(jsonable(context), sort_keys=True)),
+        ("action", json.dumps(jsonable(action), sort_keys=True)),
+    ]
     print_lines(console, [*asked, ("decided at", decided_at.isoformat(timespec="milliseconds"))])
 
 

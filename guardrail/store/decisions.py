@@ -10,7 +10,7 @@ from guardrail.domain import Guarantee, JsonObject, Verdict
 from guardrail.records import guarantee_to_dict, verdict_from_dict, verdict_to_dict
 from guardrail.store.base import DecisionRecord
 
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 @dataclass(frozen=True, slots=True)
