@@ -73,6 +73,10 @@ class Oracle(Protocol):
         """True if no hypothesis is plausible any more: every check must be rejected."""
         ...
 
+    def failed(self, state: State) -> bool:
+        """True if something that is not a number was observed: every check must be rejected."""
+        ...
+
     def summary(self, state: State, top: int = 5) -> PosteriorSummary:
         """The posterior at a glance, with the `top` most probable hypotheses."""
         ...

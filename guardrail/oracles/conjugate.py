@@ -167,6 +167,10 @@ class ConjugateOracle:
         prepared = self._prepared(state)
         return bool(prepared["refuted"] if isinstance(prepared, dict) else prepared.refuted)
 
+    def failed(self, state: ConjugateState) -> bool:
+        """True if something that is not a number was observed."""
+        return not bool(state.valid)
+
     def summary(self, state: ConjugateState, top: int = 5) -> PosteriorSummary:
         """The posterior at a glance: `top` posterior means by name."""
         arrays = {key: np.asarray(value) for key, value in state.arrays.items()}

@@ -148,6 +148,10 @@ class EnumeratedOracle:
         """True if no hypothesis is plausible any more."""
         return state.failure is _CLASS_REFUTED
 
+    def failed(self, state: EnumeratedState) -> bool:
+        """True if something that is not a number was observed."""
+        return state.failure is _NOT_FINITE
+
     def summary(self, state: EnumeratedState, top: int = 5) -> PosteriorSummary:
         """The posterior at a glance; without masses if every hypothesis is impossible."""
         log_weight = np.asarray(state.posterior.log_weight)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from guardrail.canonical import canonical_json, digest
-from guardrail.domain import NO_GUARANTEE, Guarantee, JsonObject, JsonValue, PosteriorSummary, Verdict
+from guardrail.domain import Guarantee, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
     DecisionNotFound,
     InvalidInput,
@@ -127,9 +127,8 @@ class Service:
         world = self._registry.find_world(loaded, world_id)
         if world is None:
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
-        judge = world.judge
-        summary = await world.summary()
-        return WorldView(judge.policy, world_id, summary, NO_GUARANTEE if summary.refuted else judge.oracle.guarantee)
+        summary, guarantee = await world.summary()
+        return WorldView(world.judge.policy, world_id, summary, guarantee)
 
     async def worlds(self, policy: str | None) -> list[WorldRecord]:
         """Worlds that hold observations."""

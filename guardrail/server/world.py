@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from guardrail.domain import HarmBound, PosteriorSummary
+from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary
 from guardrail.errors import LimitExceeded, WorldUnavailable
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
@@ -37,7 +37,6 @@ class _WaitingCheck:
 class _CommittedObservation:
     row: Row
     outcome: float
-    applied: asyncio.Future[None]
 
 
 @dataclass(slots=True)
@@ -104,23 +103,19 @@ class World:
             self._loop.call_soon(self._schedule)
         return await future
 
-    def commit(self, row: Row, outcome: float, sequence: int) -> asyncio.Future[None]:
-        """Queue an observation that the log holds as number `sequence`; resolves once checks rest on it.
+    def commit(self, row: Row, outcome: float, sequence: int) -> None:
+        """Queue an observation that the log holds as number `sequence`; `settled` tells when checks rest on it.
 
         The log numbers without gaps, so anything else means that this posterior is no longer a
         function of the log, and the world stops answering.
         """
-        applied: asyncio.Future[None] = self._loop.create_future()
         if sequence != self._committed + 1:
             self._fail(f"the log continues at {sequence}, the posterior at {self._committed + 1}")
         if self._failure is not None:
-            applied.set_exception(WorldUnavailable(self._failure))
-            applied.exception()  # a caller that is gone must not make the loop complain
-            return applied
+            return
         self._committed = sequence
-        self._observations.append(_CommittedObservation(row, outcome, applied))
+        self._observations.append(_CommittedObservation(row, outcome))
         self._schedule()
-        return applied
 
     async def settled(self) -> None:
         """Wait until every committed observation is applied.
@@ -134,14 +129,15 @@ class World:
             await waiter
         self._require_usable()
 
-    async def summary(self) -> PosteriorSummary:
-        """The posterior at a glance.
+    async def summary(self) -> tuple[PosteriorSummary, Guarantee]:
+        """The posterior at a glance, and what bounds from it promise: nothing once it is refuted or failed.
 
         :raises WorldUnavailable: if the posterior is lost.
         """
         self._require_usable()
-        posterior = self._posterior
-        return await asyncio.to_thread(self.judge.oracle.summary, posterior.state)
+        oracle, state = self.judge.oracle, self._posterior.state
+        summary = await asyncio.to_thread(oracle.summary, state)
+        return summary, NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
 
     def dump(self) -> tuple[int, dict[str, Any]]:
         """Revision and arrays of the present posterior, for a snapshot. May run on any thread."""
@@ -210,8 +206,6 @@ class World:
             self._fail(f"the posterior could not take up an observation ({type(error).__name__})")
         advanced = posterior.revision > self._posterior.revision
         self._posterior = posterior
-        for observation in observations:
-            _settle(observation.applied, None, self._unavailable())
         unavailable = None if error is None else WorldUnavailable("the harm bound could not be computed")
         for position, check in enumerate(checks):
             if unavailable is not None:
@@ -222,9 +216,6 @@ class World:
             self._on_advance(self)
         self._schedule()
 
-    def _unavailable(self) -> WorldUnavailable | None:
-        return None if self._failure is None else WorldUnavailable(self._failure)
-
     def _fail(self, why: str) -> None:
         if self._failure is not None:
             return
@@ -233,8 +224,6 @@ class World:
         for check in self._checks:
             _settle(check.future, None, WorldUnavailable(why))
         self._checks.clear()
-        for observation in self._observations:
-            _settle(observation.applied, None, WorldUnavailable(why))
         self._observations.clear()
 
 

@@ -120,10 +120,6 @@ class Writer:
         """A decision that waits to be written; None if it does not wait."""
         return next((d for d in tuple(self._queues.decisions) if d.verdict.decision_id == decision_id), None)
 
-    async def flush(self) -> None:
-        """Wait until every decision queued so far was tried."""
-        await self.run(self._write_decisions)
-
     def close(self) -> None:
         """Write what is queued and stop. Blocks."""
         with self._wake:

@@ -402,6 +402,8 @@ def test_a_bad_observation_leaves_no_bound_ever_after(name):
     for bad_row, bad_outcome in ((math.nan, 1.0), (math.inf, 1.0), (0.0, math.nan), (0.0, math.inf)):
         state = oracle.observe(oracle.init(), np.full((1, oracle.row_length), bad_row), [bad_outcome])
         state = oracle.load(oracle.dump(oracle.observe(state, rows, outcomes)))
+        assert oracle.failed(state)
+        assert not oracle.failed(oracle.init())
         for bound in oracle.bound(state, rows):
             assert bound.value == 1.0
             assert bound.failure is not None

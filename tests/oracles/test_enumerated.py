@@ -345,6 +345,8 @@ def test_an_outcome_that_is_no_number_is_not_forgotten(spec, number):
     assert failures(oracle, later, rows[:1]) == [ReasonCode.NUMERICAL_FAILURE]
     assert failures(oracle, oracle.load(oracle.dump(later)), rows[:1]) == [ReasonCode.NUMERICAL_FAILURE]
     assert oracle.count(later) == 44
+    assert oracle.failed(later)
+    assert not oracle.failed(before)
     assert not oracle.refuted(later)
     same_arrays({"w": oracle.dump(later)["log_weight"]}, {"w": oracle.dump(before)["log_weight"]})
     assert failures(oracle, before, rows[:1]) == [None]

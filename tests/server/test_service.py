@@ -175,7 +175,9 @@ def test_a_refuted_class_rejects_everything_until_the_policy_changes(client, pol
     assert verdict.decision is Decision.REJECT
     assert [r.code for r in verdict.reasons] == [ReasonCode.CLASS_REFUTED]
     assert verdict.harm_bound == 1.0
-    assert client.world("coin", "w").posterior.refuted
+    view = client.world("coin", "w")
+    assert view.posterior.refuted
+    assert view.guarantee.kind is GuaranteeKind.NONE
     path = policy_folder / "coin" / "policy.yaml"
     row = "    - {name: odd, prior: 0.1, rates: {low: 0.001, high: 0.999}}\n"
     path.write_text(
