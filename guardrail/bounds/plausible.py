@@ -28,9 +28,6 @@ Ties: TypeAlias = Literal["all", "ordered"]
 SMALLEST_ALPHA = 1e-300
 """An alpha below it is taken as 0: posteriors that small underflow, and 0 leaves nothing out."""
 
-HALVINGS = 4
-"""Halvings of the interval between two looks whether it still holds a hypothesis: a look costs as much as one."""
-
 
 @_arrays.in_float64
 def plausible_set(
@@ -125,8 +122,9 @@ def _last_member(relative: jax.Array, level: jax.Array) -> jax.Array:
 
     The first of the hypotheses of mass v is in if v >= level * (mass above v + v), that is, if
     (1 - level) * v >= level * (mass above v). The left side grows with v and the right side shrinks, so
-    this holds from some v on, and that v is found by halving an interval of bit patterns: positive
-    floats are ordered like their bits.
+    this holds from some v on. Between a mass that is out and one that is in, the mass nearest below the
+    middle of their bit patterns is tried (positive floats are ordered like their bits), until no
+    hypothesis lies between.
     """
 
     def mass(bits: jax.Array) -> jax.Array:
@@ -135,22 +133,30 @@ def _last_member(relative: jax.Array, level: jax.Array) -> jax.Array:
     def bits(mass: jax.Array) -> jax.Array:
         return lax.bitcast_convert_type(mass, jnp.int64)
 
-    def undecided(interval: tuple[jax.Array, jax.Array]) -> jax.Array:
-        out, inside = interval
-        # Where no hypothesis lies between the two, every cut between them gives the same set.
-        return jnp.any((relative > mass(out)) & (relative < mass(inside)))
-
-    def halve(_: int, interval: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        out, inside = interval
+    def next_tried(out: jax.Array, inside: jax.Array) -> jax.Array:
+        """The bits of a mass between the two; `out` if there is none."""
         middle = out + (inside - out) // 2
-        v = mass(middle)
-        met = v >= level * (jnp.sum(jnp.where(relative > v, relative, 0.0)) + v)
-        return jnp.where(met, out, middle), jnp.where(met, middle, inside)
+        below = jnp.max(jnp.where(relative <= mass(middle), relative, 0.0), initial=0.0)
+        largest = jnp.max(jnp.where(relative < mass(inside), relative, 0.0), initial=0.0)
+        return jnp.maximum(jnp.where(bits(below) > out, bits(below), bits(largest)), out)
+
+    def narrow(interval: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        out, inside, tried = interval
+        v = mass(tried)
+        above = jnp.sum(jnp.where(relative > v, relative, 0.0))
+        met = v >= level * (above + v)
+        # One sum decides more than v. If v is in, the mass above anything smaller is at least this one, so that
+        # nothing below level * above is in. If v is out, the mass from anything larger on up is at most this one,
+        # so that everything from level * above on is in.
+        hint = bits(level * above)
+        out = jnp.where(met, jnp.maximum(out, jnp.minimum(hint, tried) - 1), tried)
+        inside = jnp.where(met, tried, jnp.clip(hint, tried + 1, inside))
+        return out, inside, next_tried(out, inside)
 
     # The mass above v is at least the top's, 1, unless v = 1: no v below the level is in, and 1 always is.
-    out = jnp.maximum(bits(level) - 1, 0)
-    _, inside = lax.while_loop(
-        undecided, lambda interval: lax.fori_loop(0, HALVINGS, halve, interval), (out, bits(jnp.float64(1.0)))
+    out, inside = jnp.maximum(bits(level) - 1, 0), bits(jnp.float64(1.0))
+    _, inside, _ = lax.while_loop(
+        lambda interval: interval[2] > interval[0], narrow, (out, inside, next_tried(out, inside))
     )
     return jnp.min(jnp.where(relative >= mass(inside), relative, 1.0), initial=1.0)
 

@@ -1,0 +1,1 @@
+"""The exploding bandit under guardrails: what a guardrail costs in reward and saves in explosions."""
