@@ -51,7 +51,8 @@ def reward_and_deaths(rows: Sequence[Row]) -> bytes:
 
 def _panel(panel: Axes, rows: Sequence[Row], value: str, error: str) -> None:
     def number(row: Row, name: str) -> float:
-        return float(row[name] or 0.0)
+        value = row[name]
+        return float(value) if value is not None else 0.0
 
     for kind, (label, colour, style) in LINES.items():
         for row in rows:

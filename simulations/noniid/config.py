@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from simulations.noniid.guardrails import BY_ALPHA, BY_DELTA, Guardrail, Kind, Order
+from simulations.noniid.guardrails import Guardrail, Kind, Order, expand
 from simulations.runner.suite import SuiteConfig
 
 MAX_HYPOTHESES = 2**22
@@ -109,12 +109,4 @@ class NoniidConfig(BanditConfig):
 
     def guardrails(self) -> list[Guardrail]:
         """What is compared, in the order of the table."""
-        found = []
-        for kind in self.bounds:
-            if kind in BY_DELTA:
-                found += [Guardrail(kind, delta) for delta in self.deltas]
-            elif kind in BY_ALPHA or kind.startswith("aggregate"):
-                found += [Guardrail(kind, alpha, ties) for ties in self.ties for alpha in self.alphas]
-            else:
-                found.append(Guardrail(kind))
-        return found
+        return expand(self.bounds, self.alphas, self.deltas, self.ties)

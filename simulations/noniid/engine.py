@@ -154,7 +154,8 @@ class _Program:
     ) -> None:
         self._bandits, self._lanes, self._running = bandits, lanes, kind in RUNNING
         self._remembers = kind == "aggregate-increase"
-        self._blind = kind in ("none", "cheating")
+        # Only what a bound looks at is carried: the rest has length one.
+        self._prior_mass = np.exp(bandits.log_prior) if self._remembers else np.zeros(1)
         self._bound = bound(kind, ties, bandits, config.aggregation())
         self._beta, self._sigma, self._threshold, self._steps = config.beta, config.sigma, threshold, config.steps
         self.play = jax.jit(self._play)
@@ -168,7 +169,7 @@ class _Program:
             item=numbers,
             step=jnp.zeros(lanes, jnp.int32),
             log_weight=jnp.broadcast_to(self._bandits.log_prior, (lanes, self._bandits.size)),
-            previous_mass=jnp.zeros((lanes, self._bandits.size if self._remembers else 1)),
+            previous_mass=jnp.broadcast_to(self._prior_mass, (lanes, len(self._prior_mass))),
             members=jnp.ones((lanes, self._bandits.size if self._running else 1), jnp.bool_),
             reward=jnp.zeros(lanes),
             rejections=jnp.zeros(lanes, jnp.int32),
@@ -226,7 +227,7 @@ class _Program:
             item=jnp.where(ended, following, lanes.item),
             step=jnp.where(ended, 0, after.step),
             log_weight=jnp.where(reset, self._bandits.log_prior, after.log_weight),
-            previous_mass=jnp.where(reset, 0.0, after.previous_mass),
+            previous_mass=jnp.where(reset, self._prior_mass, after.previous_mass),
             members=after.members | reset,
             reward=jnp.where(ended, 0.0, after.reward),
             rejections=jnp.where(ended, 0, after.rejections),

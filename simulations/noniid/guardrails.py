@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from guardrail import bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from simulations.noniid.bandit_class import BanditClass, Halves
     from simulations.noniid.config import Aggregation
@@ -42,6 +42,8 @@ Order: TypeAlias = Literal["all", "ascending", "descending", "random"]
 RUNNING = frozenset({"plausible-running", "ratio-running"})
 BY_ALPHA = frozenset({"plausible", "plausible-running"})
 BY_DELTA = frozenset({"ratio", "ratio-running"})
+NO_INCREASE = 1e-8
+"""A rise in posterior mass up to it is taken for rounding; the most probable hypothesis then stands for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,21 @@ class Moment(NamedTuple):
     order: jax.Array
     true_levels: jax.Array
     halves: Halves
+
+
+def expand(
+    kinds: Sequence[Kind], alphas: Sequence[float], deltas: Sequence[float], ties: Sequence[Order]
+) -> list[Guardrail]:
+    """Every kind at every level that it has, in the order of the table."""
+    found: list[Guardrail] = []
+    for kind in kinds:
+        if kind in BY_DELTA:
+            found += [Guardrail(kind, delta) for delta in deltas]
+        elif kind in BY_ALPHA or kind.startswith("aggregate"):
+            found += [Guardrail(kind, alpha, order) for order in ties for alpha in alphas]
+        else:
+            found.append(Guardrail(kind))
+    return found
 
 
 def bound(
@@ -181,7 +198,7 @@ def _aggregate(
         case "aggregate-increase":
             increase = jnp.where(members, jnp.maximum(now.mass - now.previous_mass, 0.0), 0.0)
             top = jnp.zeros_like(increase).at[jnp.argmax(now.mass)].set(1.0)
-            weight = jnp.where(jnp.max(increase) > 0.0, increase, top)
+            weight = jnp.where(jnp.max(increase) > NO_INCREASE, increase, top)
         case _:
             weight = jnp.where(members, now.mass, 0.0)
     share = bandits.mass_by_level(weight / jnp.sum(weight), now.halves)

@@ -1,0 +1,1 @@
+"""How far the bounds lie above the true harm, and whether they ever lie below it."""
