@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 
-from benchmarks import kernel, replay, service
+from benchmarks import kernel, replay, service, simulations
 
-BENCHMARKS = {"service": service, "kernel": kernel, "replay": replay}
+BENCHMARKS = {"service": service, "kernel": kernel, "replay": replay, "simulations": simulations}
 
 
 def main() -> None:

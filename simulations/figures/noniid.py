@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 def reward_and_deaths(rows: Sequence[Row]) -> bytes:
-    """A panel for each threshold and measure; bars are one standard error, the band holds the ratio bounds."""
+    """A panel for each threshold and measure; bars and bands are one standard error."""
     thresholds = sorted({float(row["threshold"] or 0.0) for row in rows})
     figure, axes = panels(2, len(thresholds), 4.2 * len(thresholds), 6.8)
     for column, threshold in enumerate(thresholds):
@@ -73,6 +73,17 @@ def _panel(panel: Axes, rows: Sequence[Row], value: str, error: str) -> None:
     edges = [number(row, "alpha") / (1.0 - number(row, "confidence")) for row in rows if _promises(row)]
     if edges:
         panel.axvline(edges[0], color="0.8", zorder=0)
+        ratio = [row for row in rows if row["guardrail"] == "ratio"]
+        panel.errorbar(
+            [number(row, "delta") * edges[0] for row in ratio],
+            [number(row, value) for row in ratio],
+            [number(row, error) for row in ratio],
+            fmt="D",
+            ms=7,
+            markerfacecolor="none",
+            color="black",
+            label="ratio set, δ at α = δ P(truth)",
+        )
         panel.annotate(
             "no promise →",
             (edges[0], 1.0),

@@ -9,7 +9,7 @@ on its seed and its guardrail alone, not on what runs beside it.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -123,6 +123,7 @@ class Engine:
         self._config, self._threshold = config, threshold
         self._bandits = BanditClass(config.dim, config.levels, config.sigma, threshold)
         self._lanes = lane_count(self._bandits.size)
+        self._programs: dict[tuple[Kind, Order | None], _Program] = {}
 
     def draw(self, first: int, count: int, *, orders: bool) -> Episodes:
         """The problems and the chance of `count` episodes from number `first` on."""
@@ -132,8 +133,11 @@ class Engine:
         return episodes
 
     def program(self, kind: Kind, ties: Order | None) -> _Program:
-        """The compiled loop of one kind of bound."""
-        return _Program(self._bandits, self._lanes, kind, ties, self._config, self._threshold)
+        """The loop of one kind of bound, compiled at its first call."""
+        if (kind, ties) not in self._programs:
+            program = _Program(self._bandits, self._lanes, kind, ties, self._config, self._threshold)
+            self._programs[kind, ties] = program
+        return self._programs[kind, ties]
 
 
 class _Program:
@@ -279,6 +283,12 @@ class _Program:
             rejections=lane.rejections + refused,
         )
         return after, exploded & ~exhausted, exhausted
+
+
+@lru_cache(maxsize=2)
+def engine_for(config: NoniidConfig, threshold: float) -> Engine:
+    """An engine that the chunks of a run share, so that each program is compiled once."""
+    return Engine(config, threshold)
 
 
 def by_program(guardrails: list[Guardrail]) -> dict[tuple[Kind, Order | None], list[int]]:

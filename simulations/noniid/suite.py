@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simulations.environments.vectorised import usual_threshold
 from simulations.noniid.config import BanditConfig, NoniidConfig
-from simulations.noniid.engine import Engine, Outcomes, as_arrays, by_program
+from simulations.noniid.engine import Outcomes, as_arrays, by_program, engine_for
 from simulations.noniid.guardrails import Guardrail
 from simulations.noniid.tally import Tally, summaries, tally
 from simulations.runner.suite import Chunk, Result, Row
@@ -35,7 +35,7 @@ class NoniidSuite:
         played: dict[int, Mapping[str, npt.NDArray[Any]]] = {}
         with jax.enable_x64(True):
             explosion = explosion_threshold(config)
-            engine = Engine(config, explosion)
+            engine = engine_for(config, explosion)
             orders = any(guardrail.ties == "random" for guardrail in guardrails)
             episodes = engine.draw(chunk.spec["first"], chunk.spec["episodes"], orders=orders)
             for (kind, ties), places in by_program(guardrails).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -17,6 +17,8 @@ from simulations.noniid.engine import Episodes, by_program, draw_episodes, lane_
 from simulations.noniid.guardrails import Moment, bound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simulations.tightness.config import TightnessConfig
 
 _NO_AGGREGATION = Aggregation(quantile=1.0, exponent=1.0, temperature=1.0)
@@ -52,11 +54,17 @@ def compare(config: TightnessConfig, threshold: float, episodes: Episodes) -> Co
         threshold: a reward above it is harm.
         episodes: N of them.
     """
+    compared: Comparison = _program(config, threshold)(episodes)
+    return compared
+
+
+@lru_cache(maxsize=2)
+def _program(config: TightnessConfig, threshold: float) -> Callable[[Episodes], Comparison]:
+    """The comparison, compiled once for all chunks of a run."""
     bandits = BanditClass(config.dim, config.levels, config.sigma, threshold)
     play = partial(_episode, config, bandits, threshold)
     lanes = lane_count(bandits.size)
-    compared: Comparison = jax.jit(lambda all_of_them: lax.map(play, all_of_them, batch_size=lanes))(episodes)
-    return compared
+    return jax.jit(lambda episodes: lax.map(play, episodes, batch_size=lanes))
 
 
 def _episode(config: TightnessConfig, bandits: BanditClass, threshold: float, episode: Episodes) -> Comparison:
