@@ -1,0 +1,1 @@
+"""Independent observations: from when on does the cautious bound hold for good?"""
