@@ -81,11 +81,6 @@ class FiniteWorld:
         del prior
         return FiniteModel(self, kernel, delta)
 
-    def model_key(self, prior: str) -> str:
-        """What compiled programs depend on besides kernel and delta."""
-        del prior
-        return self.title
-
     def data(self, prior: str) -> FiniteData:
         """What a model of the class is given, under one prior."""
         with jax.enable_x64(True):
@@ -163,10 +158,6 @@ class ConjugateWorld:
     def model(self, prior: str, kernel: str, delta: float) -> Model:
         """The class under one bound."""
         return ConjugateModel(self, prior, kernel, delta)
-
-    def model_key(self, prior: str) -> str:
-        """What compiled programs depend on besides kernel and delta."""
-        return f"{self.title}|{prior}"
 
     def data(self, prior: str) -> None:
         """Nothing: the family has its own prior."""

@@ -9,11 +9,11 @@ import functools
 import jax
 import numpy as np
 import pytest
+from failure_budget import FAILURE_BUDGET
 from scipy.stats import binomtest
 
 from guardrail import bounds
 
-FAILURE_BUDGET = 1e-5
 H, CATEGORIES, STEPS, EPISODES = 64, 3, 40, 2000
 DELTA = 0.1
 

@@ -3,6 +3,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from failure_budget import FAILURE_BUDGET
 from pydantic import ValidationError
 from scipy.stats import binomtest, norm
 
@@ -11,8 +12,6 @@ from simulations.iid import engine
 from simulations.iid.config import IidConfig
 from simulations.iid.problems import CASES, CLASSES, build
 from simulations.iid.suite import SUITE
-
-FAILURE_BUDGET = 1e-5
 
 
 def run(config):

@@ -1,17 +1,11 @@
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
+import slow_bandit
 
 from simulations.noniid import engine
 from simulations.noniid.config import NoniidConfig
 from simulations.noniid.guardrails import Guardrail
-
-_spec = importlib.util.spec_from_file_location("slow_bandit", Path(__file__).with_name("slow_bandit.py"))
-slow_bandit = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(slow_bandit)
 
 EPISODES, EXPLOSION = 60, 2.0
 CONFIG = NoniidConfig(

@@ -1,10 +1,11 @@
-import importlib.util
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import slow_bandit
+from failure_budget import FAILURE_BUDGET
 from scipy.stats import binomtest, norm
 
 from simulations.tightness import engine
@@ -12,11 +13,7 @@ from simulations.tightness.config import TightnessConfig
 from simulations.tightness.suite import SUITE
 
 HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("slow_bandit", HERE.parent / "noniid" / "slow_bandit.py")
-slow_bandit = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(slow_bandit)
 
-FAILURE_BUDGET = 1e-5
 SMALL = TightnessConfig(
     arms=4, dim=4, steps=6, episodes=40, seed=2, explosion_threshold=2.0, alphas=(0.01, 0.3), deltas=(0.2,)
 )

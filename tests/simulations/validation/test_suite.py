@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from failure_budget import FAILURE_BUDGET
 from scipy.stats import binomtest
 
 from simulations.validation import catalogue
@@ -13,7 +14,6 @@ from simulations.validation.config import ValidateConfig
 from simulations.validation.play import play
 from simulations.validation.suite import SUITE
 
-FAILURE_BUDGET = 1e-5
 """Probability with which a test of samples may fail by chance."""
 COLUMNS = [
     *("case", "bound", "guarantee", "class", "hypotheses", "prior", "truth", "agent", "horizon", "method", "runs"),
