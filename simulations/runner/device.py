@@ -15,8 +15,23 @@ if TYPE_CHECKING:
 DEVICES = ("cpu", "gpu")
 
 
+def prepare_process(device: str) -> None:
+    """Keep compiled programs in the user's cache folder between runs; leave a GPU alone that is not asked for.
+
+    Only a process of the command line and its workers may call this, before JAX computes: both
+    settings are process-wide.
+    """
+    import jax
+
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(home) / "guardrail" / "simulations"))  # type: ignore[no-untyped-call]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # type: ignore[no-untyped-call]
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
+
+
 @contextlib.contextmanager
-def on_device(name: str) -> Iterator[None]:
+def on_device(device: str) -> Iterator[None]:
     """Compute on the first device of this kind.
 
     :raises NoDevice: if there is none.
@@ -24,17 +39,8 @@ def on_device(name: str) -> Iterator[None]:
     import jax
 
     try:
-        device = jax.devices(name)[0]
+        first = jax.devices(device)[0]
     except RuntimeError as error:
-        raise NoDevice(f"JAX finds no {name} on this machine; install the 'gpu' extra or use --device cpu") from error
-    with jax.default_device(device):
+        raise NoDevice(f"JAX finds no {device} on this machine; install the 'gpu' extra or use --device cpu") from error
+    with jax.default_device(first):
         yield
-
-
-def keep_programs() -> None:
-    """Keep compiled programs in the user's cache folder, so that the next run does not compile them again."""
-    import jax
-
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(Path(home) / "guardrail" / "simulations"))  # type: ignore[no-untyped-call]
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # type: ignore[no-untyped-call]

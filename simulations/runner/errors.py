@@ -3,13 +3,13 @@
 GuardrailError
 └── SimulationError
     ├── BadConfiguration      a parameter is impossible, or a configuration file cannot be read
-    ├── OtherConfiguration    the output folder holds results of another configuration
+    ├── OtherConfiguration    the output folder holds something else
     ├── CorruptResult         a stored result is damaged
     ├── UnwritableOutput      results cannot be written where they should be
     ├── OutputInUse           another process writes to the output folder
     ├── NoDevice              the device asked for is not there
     ├── RayUnavailable        Ray is not installed or does not answer
-    └── ChunkFailed           a chunk of work failed on a worker
+    └── ChunkFailed           a chunk of work failed
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BadConfiguration(SimulationError):
 
 
 class OtherConfiguration(SimulationError):
-    """The output folder holds results of another configuration."""
+    """The output folder holds results of another configuration, suite or version, or something else."""
 
     reason = "OTHER_CONFIGURATION"
 
@@ -64,6 +64,6 @@ class RayUnavailable(SimulationError):
 
 
 class ChunkFailed(SimulationError):
-    """A chunk of work failed on a worker."""
+    """A chunk of work failed."""
 
     reason = "CHUNK_FAILED"

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from simulations.runner.suite import Row
 
+WIDEST = 10_000
+"""Lines are not broken, so that they can be searched."""
+
 
 def as_json(configuration: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """One JSON object with `config` and `rows`; a number that is not finite is null."""
@@ -23,31 +28,44 @@ def as_json(configuration: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """A header and a line for each row; nothing stands for None, numbers are written so that they read back alike."""
+    """A header and a line for each row; nothing stands for None, numbers are written so that they read back alike.
+
+    :raises ValueError: if the rows do not all have the same keys.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    names = list(rows[0]) if rows else []
+    if any(set(row) != set(names) for row in rows):
+        raise ValueError("the rows of the table do not all have the same keys")
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print the table; columns with one value throughout stand above it."""
-    constant = {name: value for name, value in rows[0].items() if len(rows) > 1 and _same(rows, name)}
-    console = Console()
-    # A table that is piped on is as wide as it needs to be.
-    console.width = console.width if console.is_terminal else 240
-    table = Table(caption=", ".join(f"{name} {_short(value)}" for name, value in constant.items() if value is not None))
+def as_table(rows: Sequence[Row]) -> str:
+    """The table as text, as wide as it is; columns with one value throughout stand below it."""
+    if not rows:
+        return "no rows\n"
+    constant = [name for name in rows[0] if len(rows) > 1 and all(row[name] == rows[0][name] for row in rows)]
+    table = Table(box=box.SIMPLE, pad_edge=False)
     columns = [name for name in rows[0] if name not in constant]
     for name in columns:
-        table.add_column(name, justify="left" if isinstance(_first(rows, name), str) else "right", overflow="fold")
+        table.add_column(name, justify="left" if isinstance(_first(rows, name), str) else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_short(row[name]) for name in columns))
-    console.print(table)
-
-
-def _same(rows: Sequence[Row], name: str) -> bool:
-    return all(row[name] == rows[0][name] for row in rows)
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=sys.stdout.isatty(),
+        width=WIDEST,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+    with console.capture() as captured:
+        console.print(table)
+    lines = [line.rstrip() for line in captured.get().strip("\n").splitlines()]
+    told = ", ".join(f"{name} {_short(rows[0][name])}" for name in constant if rows[0][name] is not None)
+    return "\n".join([*lines, *(["", told] if told else [])]) + "\n"
 
 
 def _first(rows: Sequence[Row], name: str) -> object:

@@ -117,9 +117,10 @@ def _introduction(config: ValidateConfig) -> str:
         "simulation knows. The theorems promise that a run in which any bound is <em>ever</em> too low, for any "
         f"action, has probability at most {config.delta:g}, whatever the agent does. A row is called "
         '<span class="verdict wrong">VIOLATED</span> if the whole interval of its failure rate lies above what was '
-        "promised; a row that holds with few runs says little, and the upper end of its interval says how little. As a "
-        "check of the checks, guardrails that promise nothing, and broken assumptions, stand in the same table: they "
-        "must be seen to fail.</p>"
+        "promised. Some theorems are nearly tight (two hypotheses that are hard to tell apart, seen for long), so "
+        "rates close to what is promised are to be expected. A row that holds with few runs says little, and the "
+        "upper end of its interval says how little. As a check of the checks, guardrails that promise nothing, and "
+        "broken assumptions, stand in the same table: they must be seen to fail.</p>"
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ class ToyConfig(SuiteConfig):
     seed: int = Field(0, ge=0, description="of the numbers")
     marks: str | None = Field(None, description="folder in which each run of a chunk leaves a mark")
     killed_at: int | None = Field(None, description="the chunk whose process is killed the first time")
+    interrupted_at: int | None = Field(None, description="the chunk whose process is interrupted the first time")
+    terminated_at: int | None = Field(None, description="the chunk whose process is told to end the first time")
     fails_at: int | None = Field(None, description="the chunk that raises an error")
+    impossible: bool = Field(False, description="whether the configuration leaves nothing to run")
 
 
 class ToySuite:
@@ -26,23 +30,33 @@ class ToySuite:
     work_unit = "numbers"
 
     def chunks(self, config):
+        if config.impossible:
+            raise ValueError("nothing is left to run")
         return [Chunk(f"part-{place}", {"place": place}, 10) for place in range(config.chunks)]
 
     def run(self, config, chunk):
         place = chunk.spec["place"]
+        sys.stdout.write("noise of a library\n")
         if config.marks is not None:
             runs = len(list(Path(config.marks).glob(f"{place}.*")))
             (Path(config.marks) / f"{place}.{runs}").touch()
-            if place == config.killed_at and runs == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            for when, what in (
+                (config.killed_at, signal.SIGKILL),
+                (config.interrupted_at, signal.SIGINT),
+                (config.terminated_at, signal.SIGTERM),
+            ):
+                if place == when and runs == 0:
+                    os.kill(os.getpid(), what)
         if place == config.fails_at:
             raise ValueError("the sum\nis too hard")
-        return {"sum": np.random.default_rng([config.seed, place]).normal(size=10).sum(keepdims=True)}
+        numbers = np.random.default_rng([config.seed, place]).normal(size=10)
+        return {"sum": numbers.sum(), "processors": np.array(os.environ.get("NPROC") == "1")}
 
     def rows(self, config, results):
-        total = float(np.sum([result["sum"] for result in results]))
+        total = np.sum([result["sum"] for result in results])
         return [
-            {"factor": factor, "sum": factor * total, "seed": config.seed, "note": None} for factor in config.factors
+            {"factor": factor, "sum": np.float64(factor) * total, "count": np.int64(10 * len(results)), "note": None}
+            for factor in config.factors
         ]
 
     def pictures(self, config, rows):
