@@ -80,6 +80,10 @@ class ReasonCode(enum.StrEnum):
     UNKNOWN_CATEGORY = "UNKNOWN_CATEGORY"
     CLASS_REFUTED = "CLASS_REFUTED"
     NUMERICAL_FAILURE = "NUMERICAL_FAILURE"
+    MODEL_FAILED = "MODEL_FAILED"
+    """A program that describes the hypotheses raised, hung, broke its limits or returned what is no number."""
+    DIAGNOSTICS_FAILED = "DIAGNOSTICS_FAILED"
+    """An approximate posterior is not to be trusted: its diagnostics say so."""
     DECISION_UNSPECIFIED = "DECISION_UNSPECIFIED"
     UNRECOGNIZED = "UNRECOGNIZED"
     """A code that this version does not know; the message begins with it."""
@@ -153,7 +157,12 @@ class IntervalHarm:
             raise ValueError(f"a harm interval needs lower < upper, got ({self.lower}, {self.upper})")
 
 
-HarmEvent: TypeAlias = BooleanHarm | IntervalHarm
+@dataclass(frozen=True, slots=True)
+class ModelHarm:
+    """The probability of harm is what the program's own deterministic site `harm` says."""
+
+
+HarmEvent: TypeAlias = BooleanHarm | IntervalHarm | ModelHarm
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from guardrail.domain import (
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import Oracle, State
-from guardrail.oracles.build import build_oracle
+from guardrail.oracles.build import build_oracle_of
 from guardrail.policy import Policy, load_policy
 
 
@@ -70,11 +70,14 @@ class PreparedCheck:
 
 
 class Judge:
-    """A policy and the oracle over its hypothesis class. Stateless and safe to share between threads."""
+    """A policy and the oracle over its hypothesis class. Stateless and safe to share between threads.
+
+    :raises PolicyError: if the hypotheses are a program, and it is no hypothesis class.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.oracle: Oracle = build_oracle(policy.spec.hypotheses, policy.spec.bound, policy.harm, policy.feature_names)
+        self.oracle: Oracle = build_oracle_of(policy)
 
     def prepare(self, context: JsonObject, action: JsonObject) -> PreparedCheck:
         """Validate the input, try the hard rules, and encode the features.

@@ -50,3 +50,5 @@ def build(spec: HypothesesSpec, harm: HarmEvent, feature_names: tuple[str, ...])
             from guardrail.hypotheses.gaussian_linear import GaussianLinearFamily
 
             return GaussianLinearFamily.from_spec(spec, harm, feature_names)
+        case _:
+            raise ValueError(f"{spec.family} hypotheses are a program: they are built in a process of their own")

@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from guardrail.hypotheses.base import EnumeratedFamily
     from guardrail.hypotheses.conjugate import ConjugateFamily
     from guardrail.oracles.base import Oracle
+    from guardrail.policy import Policy
+
+
+def build_oracle_of(policy: Policy) -> Oracle:
+    """The oracle of a policy; a program's runs in a process of its own.
+
+    :raises ValueError: if the class is inconsistent; see `build_oracle`.
+    :raises PolicyError: if the hypotheses are a program, and it cannot be loaded or is no hypothesis class.
+    """
+    if policy.program is None:
+        return build_oracle(policy.spec.hypotheses, policy.spec.bound, policy.harm, policy.feature_names)
+    from guardrail.programs.start import start
+
+    return start(policy)
 
 
 def build_oracle(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from guardrail.policy.program_checks import program
+from guardrail.policy.program_schema import NumpyroProgram, ProgramSpec, PyroProgram
 from guardrail.policy.schema import (
     MAX_FEATURES,
     MAX_HYPOTHESES,
@@ -59,7 +61,7 @@ def _thresholds(parts: Parts) -> Iterator[Problem]:
 
 def _outcome_fits_family(parts: Parts) -> Iterator[Problem]:
     family, outcome = parts.hypotheses, parts.outcome
-    if family is None or outcome is None or isinstance(family, FiniteTable):
+    if family is None or outcome is None or isinstance(family, FiniteTable | ProgramSpec):
         return
     needed = "bool" if isinstance(family, (BernoulliLogistic, BetaBernoulli)) else "number"
     if outcome.type != needed:
@@ -154,6 +156,8 @@ _FAMILY_CHECKS: dict[type, Callable[..., Iterator[Problem]]] = {
     LinearGaussianLattice: _lattice,
     BernoulliLogistic: _logistic,
     GaussianLinear: _gaussian_linear,
+    NumpyroProgram: program,
+    PyroProgram: program,
 }
 
 

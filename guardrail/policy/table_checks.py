@@ -6,14 +6,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from guardrail.policy.schema import (
-    PRIOR_SUM_TOLERANCE,
-    BetaBernoulli,
-    CategoryCount,
-    CategoryKey,
-    FiniteTable,
-    TableHypothesis,
-)
+from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, BetaBernoulli, FiniteTable, TableHypothesis
+from guardrail.policy.schema_base import CategoryCount, CategoryKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +15,7 @@ if TYPE_CHECKING:
     from guardrail.errors import Problem
     from guardrail.policy.document import Document, Route
     from guardrail.policy.parts import Parts
+    from guardrail.policy.program_schema import ProgramSpec
 
 
 def finite_table(parts: Parts, family: FiniteTable) -> Iterator[Problem]:
@@ -96,8 +91,13 @@ def _row_categories(row: TableHypothesis) -> set[CategoryKey] | None:
 
 def beta_bernoulli(parts: Parts, family: BetaBernoulli) -> Iterator[Problem]:
     """What does not fit in a beta-bernoulli class."""
-    document, categories = parts.document, family.categories
     yield from _no_features(parts, family.family)
+    yield from listed_categories(parts, family)
+
+
+def listed_categories(parts: Parts, family: BetaBernoulli | ProgramSpec) -> Iterator[Problem]:
+    """What does not fit in a list of categories."""
+    document, categories = parts.document, family.categories
     if family.category is None:
         if categories is not None:
             message = "categories are listed, but no category is given; add hypotheses.category"

@@ -1,0 +1,25 @@
+"""What a program says before any data: runs in its process, for `guardrail policy lint`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from guardrail.hypotheses.program import ProgramFamily
+    from guardrail.programs.messages import Arrays
+
+DRAWS = 1_000
+"""Hypotheses whose outcomes are looked at, for each example input."""
+
+
+def check(family: ProgramFamily) -> tuple[dict[str, Any], Arrays]:
+    """Outcomes, log-likelihoods and harms of draws from the prior, at the policy's example inputs.
+
+    Returns:
+        Nothing, and the arrays `outcomes`, `log_likelihoods`, `harms`: float64[E, DRAWS].
+    """
+    numbers = [family.prior_predictive(row, DRAWS) for row in family.examples()]
+    names = ("outcomes", "log_likelihoods", "harms")
+    return {}, {name: np.stack([np.asarray(n[i], np.float64) for n in numbers]) for i, name in enumerate(names)}
