@@ -50,3 +50,11 @@ def build_oracle(
     from guardrail.oracles.enumerated import EnumeratedOracle
 
     return EnumeratedOracle(cast("EnumeratedFamily", family), bound)
+
+
+def close(oracle: Oracle) -> None:
+    """End the process of a program's oracle; nothing for the others."""
+    from guardrail.programs.oracle import IsolatedOracle
+
+    if isinstance(oracle, IsolatedOracle):
+        oracle.close()
