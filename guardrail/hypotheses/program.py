@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from guardrail.hypotheses.base import Arrays, Row
     from guardrail.hypotheses.program_inputs import ProgramInputs
-    from guardrail.hypotheses.program_model import Latents
+    from guardrail.hypotheses.program_model import Latents, Outcome
 
 STORED_BYTES = 256 * 2**20
 """A class whose latent values take at most this is stored; a larger one is made again, block by block, at each use."""
@@ -84,8 +84,7 @@ class ProgramFamily:
         with jax.enable_x64(True):
             self._example = jnp.asarray(inputs.examples()[0])
             self._seed = jax.random.key(getattr(spec.use, "seed", 0), impl="threefry2x32")
-            trace = self.model.inspect(self._seed, self._example)
-            self._check_outcome(trace[outcome]["fn"])
+            self._check_outcome(self.model.inspect(self._seed, self._example))
             self._levels = self._grid_levels() if isinstance(spec.use, GridUse) else {}
             self.size, self.width = self._shape()
             self.arrays: Arrays = self._arrays()
@@ -253,27 +252,26 @@ class ProgramFamily:
             )
         return levels
 
-    def _check_outcome(self, distribution: Any) -> None:
+    def _check_outcome(self, kind: Outcome) -> None:
         if isinstance(self._harm, ModelHarm):
             if self._spec.monte_carlo is not None:
                 raise self.model.error("says the harm itself, so monte_carlo has no effect; leave it out")
             return
-        if isinstance(self._harm, BooleanHarm):
-            total = float(sum(jnp.exp(distribution.log_prob(jnp.asarray(value))) for value in (0.0, 1.0)))
-            if not (distribution.is_discrete and abs(total - 1.0) < 1e-6):
-                raise self.model.error(
-                    f"the outcome is a bool, but its site {self.model.outcome!r} is not distributed over 0 and 1 only; "
-                    "use a Bernoulli distribution"
-                )
-        exact = isinstance(self._harm, BooleanHarm) or program_harm.has_cdf(distribution)
+        if isinstance(self._harm, BooleanHarm) and not kind.boolean:
+            raise self.model.error(
+                f"has a bool for its outcome, but site {self.model.outcome!r} is not distributed over 0 and 1 only; "
+                "use a Bernoulli distribution"
+            )
+        exact = isinstance(self._harm, BooleanHarm) or kind.has_cdf
         if not exact and self._spec.monte_carlo is None:
             raise self.model.error(
-                "the outcome's distribution has no cdf, so the probability of harm has no closed form; use another "
-                "distribution, a deterministic site 'harm', or hypotheses.monte_carlo: {samples, delta} for an estimate"
+                f"has an outcome {self.model.outcome!r} whose distribution has no cdf, so its harm probability has no "
+                "closed form; use another distribution, a deterministic site 'harm', or hypotheses.monte_carlo: "
+                "{samples, delta} for an estimate"
             )
         if exact and self._spec.monte_carlo is not None:
             raise self.model.error(
-                "the probability of harm has a closed form, so monte_carlo has no effect; leave it out"
+                "has a closed form of its harm probability, so monte_carlo has no effect; leave it out"
             )
 
     def _class_in_words(self) -> str:

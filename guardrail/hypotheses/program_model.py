@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import jax
 import jax.numpy as jnp
 from numpyro import handlers
+from numpyro.distributions import constraints
 
 from guardrail.domain import HarmEvent, ModelHarm
 from guardrail.hypotheses import program_harm
@@ -37,6 +38,14 @@ class Site:
     shape: tuple[int, ...]
     dtype: Any
     distribution: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the outcome's distribution can do: is it over 0 and 1 only, and does it know its cdf."""
+
+    boolean: bool
+    has_cdf: bool
 
 
 class ProgramModel:
@@ -134,12 +143,21 @@ class ProgramModel:
 
     # ------------------------------------------------------------ reading it
 
-    def inspect(self, key: jax.Array, row: jax.Array) -> dict[str, Any]:
-        """Learn the latent sites from one run of the model; returns its trace.
+    def inspect(self, key: jax.Array, row: jax.Array) -> Outcome:
+        """Learn the sites from one abstract run of the model: shapes and distributions, no numbers.
 
         :raises ProgramError: if the model is no hypothesis class.
         """
-        trace = self._trace(handlers.seed(self._model, key), row)
+        found: list[Outcome] = []
+
+        def run(key: jax.Array, row: jax.Array) -> jax.Array:
+            found.append(self._inspect(self._trace(handlers.seed(self._model, key), row)))
+            return row
+
+        jax.eval_shape(run, key, row)
+        return found[-1]
+
+    def _inspect(self, trace: Mapping[str, Any]) -> Outcome:
         if self.outcome not in trace or trace[self.outcome]["type"] != "sample":
             known = ", ".join(name for name, site in trace.items() if site["type"] == "sample") or "none"
             raise self.error(
@@ -167,7 +185,8 @@ class ProgramModel:
             name: Site(jnp.shape(value), jnp.result_type(value), _kind(trace[name]["fn"]))
             for name, value in latents.items()
         }
-        return trace
+        distribution = trace[self.outcome]["fn"]
+        return Outcome(distribution.support is constraints.boolean, program_harm.has_cdf(distribution))
 
     def check_sites(self, trace: Mapping[str, Any]) -> None:
         """Fail if a run has other latent sites than the first one.

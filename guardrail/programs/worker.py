@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MIB = 2**20
 _LARGEST_FILE = 64 * _MIB
+_OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "MemoryError")
 _HINTS = {
     "TracerBoolConversionError": "inputs and latent values are traced arrays: use jax.numpy.where instead of if",
     "TracerArrayConversionError": "inputs and latent values are traced arrays: use jax.numpy instead of numpy",
@@ -98,8 +99,10 @@ def _answer(desk: Desk, header: dict[str, Any], arrays: messages.Arrays) -> tupl
 def _in_words(error: BaseException, folder: Path) -> str:
     """What a program raised, and on which of its lines."""
     kind = type(error).__name__
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    if "RESOURCE_EXHAUSTED" in first or "Out of memory" in first:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    # What a callback raised comes as a traceback in the message, its own words at the end.
+    first = lines[-1 if "callback" in lines[0] else 0][:300]
+    if any(word in str(error) for word in _OUT_OF_MEMORY):
         return f"needs more memory than it is allowed ({first[:120]})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(folder))]
     where = f" at {Path(frames[-1].filename).relative_to(folder)}:{frames[-1].lineno}" if frames else ""
