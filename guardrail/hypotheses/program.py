@@ -22,6 +22,14 @@ from guardrail.hypotheses import program_harm
 from guardrail.hypotheses.product_grid import on_cpu
 from guardrail.hypotheses.program_model import ProgramModel
 from guardrail.hypotheses.program_probe import verify
+from guardrail.hypotheses.program_words import (
+    ARITHMETIC,
+    INDEPENDENT,
+    LIKELIHOOD_ROUNDING,
+    MAX_SHOWN_PARAMETERS,
+    STORED_BYTES,
+    class_in_words,
+)
 from guardrail.policy.program_schema import (
     DRAWS_BLOCK,
     MAX_GRID_SITES,
@@ -38,19 +46,8 @@ if TYPE_CHECKING:
     from guardrail.hypotheses.program_inputs import ProgramInputs
     from guardrail.hypotheses.program_model import Latents, Outcome
 
-STORED_BYTES = 256 * 2**20
-"""A class whose latent values take at most this is stored; a larger one is made again, block by block, at each use."""
-LIKELIHOOD_ROUNDING = 1e-8
-"""Absolute error allowed to a log-likelihood: some 1e7 roundings of a number of size 1."""
-MAX_SHOWN_PARAMETERS = 32
 _WIDEST_GRID_ROW = 4_096
 _BLOCK = "block"
-
-INDEPENDENT = "outcomes are independent given the inputs and the program's latent values, which never change"
-ARITHMETIC = (
-    f"the program's own arithmetic errs by less than {LIKELIHOOD_ROUNDING:g} in a log-likelihood and "
-    f"{program_harm.MARGIN:g} in a harm probability"
-)
 
 
 class ProgramFamily:
@@ -90,7 +87,11 @@ class ProgramFamily:
             self.arrays: Arrays = self._arrays()
         self.row_arrays = frozenset(self.arrays) - {"limits"}
         self.trace_key: Hashable = (self.name, object())
-        self.assumptions: tuple[str, ...] = (self._class_in_words(), INDEPENDENT, ARITHMETIC)
+        self.assumptions: tuple[str, ...] = (
+            class_in_words(self.size, name, getattr(spec.use, "seed", None)),
+            INDEPENDENT,
+            ARITHMETIC,
+        )
 
     # ------------------------------------------------------------ the family's functions
 
@@ -273,14 +274,3 @@ class ProgramFamily:
             raise self.model.error(
                 "has a closed form of its harm probability, so monte_carlo has no effect; leave it out"
             )
-
-    def _class_in_words(self) -> str:
-        use = self._spec.use
-        if isinstance(use, SampledUse):
-            how = f"drawn from the prior of {self.model.name} with seed {use.seed}"
-        else:
-            how = f"on a grid of quantiles of the prior of {self.model.name}"
-        return (
-            f"the truth is one of {self.size} hypotheses {how}: the promise is relative to these, "
-            "not to everything that the program could say"
-        )

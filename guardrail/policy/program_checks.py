@@ -55,6 +55,9 @@ def _use(parts: Parts, family: ProgramSpec) -> Iterator[Problem]:
     if isinstance(use, GridUse) and family.family == "pyro":
         message = "Pyro's distributions have too few quantile functions for a grid; use sampled"
         yield document.problem(("hypotheses", "use", "kind"), message)
+    if family.monte_carlo is not None and family.family == "pyro":
+        message = "simulated harm is for NumPyro programs; use an outcome with a cdf, or a deterministic site 'harm'"
+        yield document.key_problem(("hypotheses", "monte_carlo"), message)
     if isinstance(use, PosteriorUse) and family.family == "pyro":
         message = "posterior is for NumPyro programs; use sampled"
         yield document.problem(("hypotheses", "use", "kind"), message)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from guardrail.domain import Guarantee, GuaranteeKind, HarmEvent
 from guardrail.hypotheses.program_errors import ProgramError
-from guardrail.policy.program_schema import ProgramSpec
+from guardrail.policy.program_schema import ProgramSpec, PyroProgram
 from guardrail.policy.schema import BoundSpec, PolicySpec, RatioBound
 
 if TYPE_CHECKING:
@@ -33,6 +34,25 @@ class Built:
     prior_predictive: Callable[[], tuple[dict[str, Any], Arrays]]
 
 
+def prepare(hypotheses: object) -> None:
+    """Set up the libraries that a program needs, before it is executed; for a process of its own.
+
+    :raises ProgramError: if they are not installed.
+    """
+    extra = "torch" if isinstance(hypotheses, PyroProgram) else "models"
+    try:
+        if isinstance(hypotheses, PyroProgram):
+            from guardrail.hypotheses import torch_program
+
+            torch_program.configure()
+        else:
+            importlib.import_module("guardrail.hypotheses.program")
+    except ModuleNotFoundError as error:
+        raise ProgramError(
+            f"cannot be loaded: {error.name!r} is not installed; pip install 'guardrail[{extra}]'"
+        ) from error
+
+
 def build(function: Callable[..., Any], name: str, spec: PolicySpec, inputs: ProgramInputs, harm: HarmEvent) -> Built:
     """Make the class, check the program, and build its oracle.
 
@@ -48,7 +68,27 @@ def build(function: Callable[..., Any], name: str, spec: PolicySpec, inputs: Pro
     hypotheses = spec.hypotheses
     if not isinstance(hypotheses, ProgramSpec):
         raise ProgramError(f"family {hypotheses.family} is no program")
+    if isinstance(hypotheses, PyroProgram):
+        return _pyro(function, name, hypotheses, spec, inputs, harm)
     return _numpyro(function, name, hypotheses, spec, inputs, harm)
+
+
+def _pyro(
+    function: Callable[..., Any],
+    name: str,
+    hypotheses: PyroProgram,
+    spec: PolicySpec,
+    inputs: ProgramInputs,
+    harm: HarmEvent,
+) -> Built:
+    from guardrail.hypotheses import torch_program
+    from guardrail.oracles.enumerated import EnumeratedOracle
+    from guardrail.programs import prior_predictive
+
+    family = torch_program.TorchProgramFamily(function, name, hypotheses, inputs, spec.outcome.name, harm)
+    fingerprint = family.verify()
+    oracle = EnumeratedOracle(family, spec.bound)
+    return Built(oracle, fingerprint, lambda: prior_predictive.check(family))
 
 
 def _numpyro(

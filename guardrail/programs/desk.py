@@ -16,7 +16,7 @@ from guardrail.hypotheses.program_errors import ProgramError
 from guardrail.hypotheses.program_inputs import ProgramInputs
 from guardrail.policy.schema import PolicySpec
 from guardrail.programs import codec
-from guardrail.programs.build import Built, build
+from guardrail.programs.build import Built, build, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,6 +69,7 @@ class Desk:
         :raises ProgramError: if the program is no hypothesis class.
         """
         spec = PolicySpec.model_validate_json(header["spec"])
+        prepare(spec.hypotheses)
         function = self._execute(header, arrays)
         inputs = ProgramInputs([(name, length) for name, length in header["features"]], spec.hypotheses)  # type: ignore[arg-type]
         self._built = build(function, header["name"], spec, inputs, codec.harm_from_dict(header["harm"]))
