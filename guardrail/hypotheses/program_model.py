@@ -113,6 +113,15 @@ class ProgramModel:
         inside = jnp.asarray(distribution.support(value)) & (value == outcome)
         return jnp.where(jnp.all(inside), density, jnp.where(jnp.isnan(outcome), jnp.nan, -jnp.inf))
 
+    def latent_sites(self, row: jax.Array) -> Latents:
+        """Run the model for its latent sites alone, inside whatever handlers are in force; the rest is hidden."""
+
+        def hidden(site: dict[str, Any]) -> bool:
+            return site["name"] not in self.sites and site["type"] != "plate"
+
+        placed = handlers.substitute(self._model, data={self.outcome: jnp.zeros(())})
+        return self._latents(self._trace(handlers.block(placed, hide_fn=hidden), row))
+
     def latents_given_outcome(self, key: jax.Array, row: jax.Array, outcome: jax.Array) -> Latents:
         """A draw of every latent site with the outcome put in: the same for every outcome, if the model is right."""
         placed = handlers.substitute(self._model, data={self.outcome: outcome})

@@ -58,6 +58,9 @@ def _use(parts: Parts, family: ProgramSpec) -> Iterator[Problem]:
     if family.monte_carlo is not None and family.family == "pyro":
         message = "simulated harm is for NumPyro programs; use an outcome with a cdf, or a deterministic site 'harm'"
         yield document.key_problem(("hypotheses", "monte_carlo"), message)
+    if isinstance(use, PosteriorUse) and family.monte_carlo is not None:
+        message = "simulated harm has no gradient to search by; use sampled, or an outcome with a cdf"
+        yield document.key_problem(("hypotheses", "monte_carlo"), message)
     if isinstance(use, PosteriorUse) and family.family == "pyro":
         message = "posterior is for NumPyro programs; use sampled"
         yield document.problem(("hypotheses", "use", "kind"), message)

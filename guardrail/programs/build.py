@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardrail.domain import Guarantee, GuaranteeKind, HarmEvent
 from guardrail.hypotheses.program_errors import ProgramError
-from guardrail.policy.program_schema import ProgramSpec, PyroProgram
+from guardrail.policy.program_schema import PosteriorUse, ProgramSpec, PyroProgram, SampledUse
 from guardrail.policy.schema import BoundSpec, PolicySpec, RatioBound
 
 if TYPE_CHECKING:
@@ -103,11 +103,41 @@ def _numpyro(
     from guardrail.oracles.enumerated import EnumeratedOracle
     from guardrail.programs import prior_predictive
 
+    if isinstance(hypotheses.use, PosteriorUse):
+        return _posterior(function, name, hypotheses, hypotheses.use, spec, inputs, harm)
     family = ProgramFamily(function, name, hypotheses, inputs, spec.outcome.name, harm)
     fingerprint = family.verify()
     oracle = EnumeratedOracle(family, class_bound(hypotheses, spec.bound))
     if hypotheses.monte_carlo is not None:
         oracle.guarantee = estimated(oracle.guarantee, hypotheses)
+    return Built(oracle, fingerprint, lambda: prior_predictive.check(family))
+
+
+def _posterior(
+    function: Callable[..., Any],
+    name: str,
+    hypotheses: ProgramSpec,
+    use: PosteriorUse,
+    spec: PolicySpec,
+    inputs: ProgramInputs,
+    harm: HarmEvent,
+) -> Built:
+    import jax
+
+    from guardrail.hypotheses.program import ProgramFamily
+    from guardrail.hypotheses.program_posterior import ProgramPosterior
+    from guardrail.oracles.particles import ParticleOracle
+    from guardrail.programs import prior_predictive
+
+    # A few draws serve to check the program and to look at its prior.
+    few = hypotheses.model_copy(update={"use": SampledUse(kind="sampled", draws=1_000, seed=use.seed)})
+    family = ProgramFamily(function, name, few, inputs, spec.outcome.name, harm)
+    fingerprint = family.verify()
+    with jax.enable_x64(True):
+        seed = jax.random.key(use.seed, impl="threefry2x32")
+        posterior = ProgramPosterior(family.model, use, seed, jax.numpy.asarray(family.examples()[0]))
+    delta = spec.bound.delta if isinstance(spec.bound, RatioBound) else None
+    oracle = ParticleOracle(posterior, inputs, use, delta)
     return Built(oracle, fingerprint, lambda: prior_predictive.check(family))
 
 

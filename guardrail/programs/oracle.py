@@ -23,6 +23,7 @@ from guardrail.errors import SnapshotInvalid
 from guardrail.hypotheses.program_errors import ProgramError
 from guardrail.hypotheses.program_inputs import ProgramInputs
 from guardrail.oracles.base import MAX_BATCH, Rows
+from guardrail.policy.program_schema import PosteriorUse
 from guardrail.programs import codec
 from guardrail.programs.breaker import Breaker
 from guardrail.programs.child import Child, ChildFailed
@@ -85,6 +86,9 @@ class IsolatedOracle:
         self._keys = itertools.count(_PRIOR + 1)
         self._child: Child | None = None
         self._closed = False
+        # An observation may run (and compile) the whole method of a posterior.
+        refreshing = isinstance(self._spec.use, PosteriorUse)
+        self._observe_seconds = self._spec.limits.load_seconds if refreshing else self._spec.limits.seconds
         self._last_failure = ""
         self._initial = IsolatedState(_PRIOR, None, 0, History.empty())
         self._fingerprint: str | None = None
@@ -285,7 +289,7 @@ class IsolatedOracle:
             batch = slice(start, start + OBSERVATIONS_AT_A_TIME)
             question = {"op": "observe", "state": source if start == 0 else target, "into": target}
             arrays = {"rows": rows[batch], "outcomes": outcomes[batch]}
-            answer = self._ask(question, arrays, self._spec.limits.seconds)
+            answer = self._ask(question, arrays, self._observe_seconds)
         return answer
 
     def _rebased(self, state: IsolatedState) -> IsolatedState:

@@ -5,6 +5,7 @@ import program_policies
 import pytest
 
 from guardrail import Guard
+from guardrail.domain import GuaranteeKind
 from guardrail.errors import PolicyError
 from guardrail.policy import load_policy
 from guardrail.programs import lint
@@ -76,6 +77,19 @@ def test_a_prior_that_says_what_is_implausible_is_a_warning_and_can_be_drawn(tmp
     assert "outcomes at example input 1 lie outside [0, 9]" in warning.message
     lint.plot(policy, found.drawn, tmp_path / "prior.png")
     assert (tmp_path / "prior.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_posterior_program_gives_estimates(tmp_path):
+    use = "{kind: posterior, method: nuts, refresh_every: 4, particles: 400}"
+    guard = Guard.from_file(program_policies.write(tmp_path, ("{kind: sampled, draws: 1000, seed: 1}", use)))
+    for _ in range(8):
+        guard.observe({"x": 1.0}, {}, 0.3)
+    verdict = guard.check({"x": 1.0}, {})
+    assert (verdict.guarantee.kind, verdict.guarantee.confidence) == (GuaranteeKind.ESTIMATE, 0.0)
+    assert verdict.accepted
+    assert verdict.predictive_harm <= verdict.harm_bound < 0.01
+    assert guard.posterior().top["a"] == pytest.approx(0.27, abs=0.05)
 
 
 def test_numbers_that_are_none_are_errors():
