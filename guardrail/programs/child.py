@@ -47,10 +47,12 @@ class Child:
         self.folder = Path(folder.name)
         self._output = self.folder / "output.txt"
         package = str(Path(guardrail.__file__).resolve().parent.parent)
+        # Absolute: a relative entry would mean the program's folder, ahead of Python's own modules.
+        inherited = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= {
             "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": os.pathsep.join([package, *map(os.path.abspath, inherited)]),
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }

@@ -39,7 +39,8 @@ OBSERVATIONS_AT_A_TIME = 8
 """Observations in one question; the time limit is for one question."""
 DUMP_EVERY = 512
 """Observations after which a state's arrays are fetched, so that rebuilding stays short."""
-LARGEST_DUMP = 64 * 2**20
+LARGEST_DUMP = 512 * 2**20
+"""Bytes of a state that is fetched; a larger one is always made again from all its observations."""
 _BASE = "base/"
 _PRIOR = 0
 

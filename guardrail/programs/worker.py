@@ -10,6 +10,7 @@ import contextlib
 import os
 import queue
 import resource
+import shutil
 import sys
 import threading
 import traceback
@@ -70,6 +71,8 @@ def _receive(descriptor: int, waiting: queue.SimpleQueue[tuple[dict[str, Any], m
         while len(parts) < count:
             chunk = os.read(descriptor, min(count - len(parts), _MIB))
             if not chunk:
+                # The service is gone, and nobody else knows of this folder.
+                shutil.rmtree(Path.cwd(), ignore_errors=True)
                 os._exit(0)
             parts += chunk
         return bytes(parts)

@@ -1,5 +1,6 @@
 import json
 
+import program_policies
 import pytest
 
 SUITE = """\
@@ -157,3 +158,24 @@ def test_init_refuses_what_it_does_not_know(cli, tmp_path, arguments):
     result = cli("policy", "init", *arguments, "--directory", tmp_path / "new")
     assert result.code == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_lint_looks_at_what_a_program_says_before_any_data(cli, tmp_path):
+    path = program_policies.write(tmp_path / "p", ("{inputs:", "{lower: 0, upper: 9, inputs:"))
+    done = cli("policy", "lint", path, "--plot", tmp_path / "prior.png")
+    assert done.code == 0, done.out
+    assert f"{path}:10:21: warning: " in done.out
+    assert "lie outside [0, 9]" in done.out
+    assert (tmp_path / "prior.png").stat().st_size > 1_000
+    (tmp_path / "p" / "model.py").write_text(
+        program_policies.MODEL.replace("dist.Normal(0.0", 'dist.Normal(inputs["x"]')
+    )
+    done = cli("policy", "lint", path)
+    assert done.code == 1
+    assert f"{path}:8:10: error: model.py:model draws latent site 'a' from a prior that depends on" in done.out
+
+
+def test_a_plot_needs_one_program(cli, folder, policy_file, tmp_path):
+    for paths in ([policy_file, folder], [policy_file]):
+        done = cli("policy", "lint", *paths, "--plot", tmp_path / "prior.png")
+        assert done.code == 2

@@ -66,7 +66,9 @@ def mean_and_sd(state):
     return mean, math.sqrt(weight @ (z - mean) ** 2)
 
 
-@pytest.mark.parametrize("method", ["nuts", "svi", "smc"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("nuts", marks=pytest.mark.slow), pytest.param("svi", marks=pytest.mark.slow), "smc"]
+)
 def test_posterior_and_bound_are_those_of_the_closed_form(method):
     oracle = make(method=method)
     state = oracle.observe(oracle.init(), XS[:, None], YS)
@@ -111,6 +113,7 @@ def test_collapsed_weights_reject():
     assert oracle.failed(state)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_not_converged_rejects_until_one_has(monkeypatch):
     oracle = make()
     monkeypatch.setattr(program_posterior, "split_gelman_rubin", lambda chains: np.array([1.7]))

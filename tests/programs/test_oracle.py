@@ -141,8 +141,8 @@ def test_a_damaged_dump_is_refused(plain):
     [
         (100.0, "gives a log-likelihood or a harm probability that is no number"),
         (200.0, r"raises .*out of order"),
-        (300.0, r"ended by itself with exit status 7: what a program prints"),
         (600.0, r"did not answer within 2 s; it was stopped"),
+        pytest.param(300.0, "ended by itself with exit status 7: what a program prints", marks=pytest.mark.slow),
         pytest.param(
             400.0,
             "needs more memory than it is allowed|used more memory than|too little memory",
@@ -161,6 +161,7 @@ def test_a_program_that_fails_is_a_rejection_with_its_name(broken, x, message):
     assert re.search(message, bound.failure.message), bound.failure.message
 
 
+@pytest.mark.slow
 def test_after_failures_it_is_left_alone_for_a_while_and_then_goes_on(broken, monkeypatch):
     oracle, clock = broken
     clock.now += COOL_DOWN_SECONDS
@@ -181,6 +182,7 @@ def test_after_failures_it_is_left_alone_for_a_while_and_then_goes_on(broken, mo
     assert numbers(oracle.bound(good, LOOKS)) == expected
 
 
+@pytest.mark.slow
 def test_a_program_that_changed_is_not_used_after_a_restart(plain, monkeypatch):
     monkeypatch.setattr(plain, "_fingerprint", "another")
     plain._child.kill()

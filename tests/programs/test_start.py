@@ -46,6 +46,7 @@ def test_what_was_hashed_is_what_runs(tmp_path):
     (tmp_path / "helper.py").write_text(
         'from pathlib import Path\nRATE = float((Path(__file__).parent / "rates/rate.txt").read_text())\n'
     )
+    (tmp_path / "json.py").write_text("raise SystemExit\n")  # never stands in for Python's own module
     (tmp_path / "rates").mkdir()
     (tmp_path / "rates" / "rate.txt").write_text("1.0")
     policy = load_policy(path)

@@ -10,6 +10,9 @@ import pytest
 
 import guardrail
 from guardrail.domain import Decision, GuaranteeKind, ReasonCode
+from guardrail.policy import load_policy
+from guardrail.replay import replay
+from guardrail.store import open_store
 
 COIN = {"policy": "coin", "world": "w", "context": {}, "action": {"kind": "low"}}
 
@@ -57,6 +60,27 @@ def test_a_program_that_hangs_disturbs_no_other_world_and_its_reports_are_kept(s
         assert check(client, 1.0).harm_bound == reloaded.harm_bound
         shutil.rmtree(policy_folder / "p")
         assert client.reload_policies().changed == ("p",)
+
+
+@pytest.mark.slow
+def test_decisions_of_a_program_are_replayed_with_its_files_only(start_service, policy_folder, tmp_path):
+    path = program_policies.write(policy_folder / "p")
+    service = start_service()
+    with service.client(timeout=60) as client:
+        client.report(policy="p", world="w", context={"x": 1.0}, action={}, outcome={"y": 0.2}, observation_id="1")
+        assert check(client, 1.0).posterior_revision == 1
+        assert client.world("p", "w").posterior.revision == 1
+    service.stop()
+    store = open_store(tmp_path / "guardrail.db", read_only=True)
+    try:
+        policy = load_policy(path)
+        (replayed,) = replay(store, policies=[policy])
+        assert replayed.differences == ()
+        (without,) = replay(store)
+        assert without.differences[0].field == "policy_document"
+        assert "a program is code" in without.differences[0].recomputed
+    finally:
+        store.close()
 
 
 def test_a_policy_sent_over_the_wire_cannot_name_a_program(client):
