@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +24,9 @@ from guardrail.hypotheses.program_inputs import ProgramInputs
 from guardrail.oracles.base import MAX_BATCH, Rows
 from guardrail.policy.program_schema import PosteriorUse
 from guardrail.programs import codec
-from guardrail.programs.breaker import Breaker
-from guardrail.programs.child import Child, ChildFailed
+from guardrail.programs.child import ChildFailed
 from guardrail.programs.history import History
+from guardrail.programs.session import Session, UnknownState
 
 if TYPE_CHECKING:
     from guardrail.hypotheses.base import Row
@@ -80,25 +79,14 @@ class IsolatedOracle:
         self._spec: ProgramSpec = policy.spec.hypotheses  # type: ignore[assignment]
         shapes = [(feature.name, feature.length) for feature in policy.programs.features]
         self._inputs = ProgramInputs(shapes, self._spec)
-        self._features = shapes
         self.row_length = self._inputs.row_length
-        self._lock = threading.RLock()
-        self._breaker = Breaker(clock)
         self._keys = itertools.count(_PRIOR + 1)
-        self._child: Child | None = None
-        self._closed = False
         # An observation may run (and compile) the whole method of a posterior.
         refreshing = isinstance(self._spec.use, PosteriorUse)
         self._observe_seconds = self._spec.limits.load_seconds if refreshing else self._spec.limits.seconds
-        self._last_failure = ""
         self._initial = IsolatedState(_PRIOR, None, 0, History.empty())
-        self._fingerprint: str | None = None
-        try:
-            answer = self._start()
-        except ChildFailed as error:
-            raise ProgramError(f"{self._source.name} {error}") from error
-        self.guarantee: Guarantee = codec.guarantee_from_dict(answer["guarantee"])
-        self._fingerprint = answer["fingerprint"]
+        self._session = Session(policy, clock)
+        self.guarantee: Guarantee = codec.guarantee_from_dict(self._session.loaded["guarantee"])
 
     # ------------------------------------------------------------ the protocol
 
@@ -126,7 +114,7 @@ class IsolatedOracle:
         history = state.history.extended(rows, outcomes)
         after = IsolatedState(next(self._keys), state.base, state.base_count, history)
         try:
-            with self._lock:
+            with self._session.lock:
                 self._advance(state, after, rows, outcomes)
                 return self._rebased(after)
         except ChildFailed:
@@ -199,8 +187,8 @@ class IsolatedOracle:
             history = history.extended(rows, outcomes)
         state = IsolatedState(next(self._keys), base or None, base_count, history)
         try:
-            with self._lock:
-                self._try(lambda: self._rebuild(state))
+            with self._session.lock:
+                self._session.attempt(lambda: self._rebuild(state))
         except ChildFailed as failure:
             raise SnapshotInvalid(str(failure)) from failure
         return state
@@ -211,28 +199,29 @@ class IsolatedOracle:
         :raises ProgramError: if the program fails.
         """
         try:
-            with self._lock:
-                return self._try(lambda: self._ask({"op": "prior_predictive"}, {}, self._spec.limits.load_seconds))[1]
+            with self._session.lock:
+                return self._session.attempt(
+                    lambda: self._session.ask({"op": "prior_predictive"}, {}, self._spec.limits.load_seconds)
+                )[1]
         except ChildFailed as failure:
             raise ProgramError(f"{self._source.name} {failure}") from failure
 
     def close(self) -> None:
         """End the process; whatever is asked later is rejected."""
-        with self._lock:
-            self._closed = True
-            if self._child is not None:
-                self._child.kill()
+        self._session.close()
 
     # ------------------------------------------------------------ asking
 
     def _bound(self, state: IsolatedState, rows: Rows, deadline: float | None) -> list[HarmBound]:
         left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-        if not self._lock.acquire(timeout=left):
+        if not self._session.lock.acquire(timeout=left):
             raise ChildFailed("is busy with other checks until after the deadline")
         try:
-            answer, _ = self._try(lambda: self._of_state(state, {"op": "bound", "state": state.key}, {"rows": rows}))
+            answer, _ = self._session.attempt(
+                lambda: self._of_state(state, {"op": "bound", "state": state.key}, {"rows": rows})
+            )
         finally:
-            self._lock.release()
+            self._session.lock.release()
         try:
             bounds = [codec.bound_from_dict(values, self.guarantee) for values in answer["bounds"]]
         except (KeyError, TypeError, ValueError) as error:
@@ -254,8 +243,8 @@ class IsolatedOracle:
     def _summary(self, state: IsolatedState, top: int) -> dict[str, Any] | None:
         question = {"op": "summary", "state": state.key, "top": top}
         try:
-            with self._lock:
-                return self._try(lambda: self._of_state(state, question, {}))[0]
+            with self._session.lock:
+                return self._session.attempt(lambda: self._of_state(state, question, {}))[0]
         except ChildFailed:
             return None
 
@@ -265,22 +254,22 @@ class IsolatedOracle:
         def run() -> _Answer:
             try:
                 return self._extend(before.key, after.key, rows, outcomes)
-            except _UnknownStateError:
+            except UnknownState:
                 return self._rebuild(after)
 
-        self._try(run)
+        self._session.attempt(run)
 
     def _of_state(self, state: IsolatedState, question: dict[str, Any], arrays: Arrays) -> _Answer:
         """Ask about a state, which is made again if the process does not have it."""
         try:
-            return self._ask(question, arrays, self._spec.limits.seconds)
-        except _UnknownStateError:
+            return self._session.ask(question, arrays, self._spec.limits.seconds)
+        except UnknownState:
             self._rebuild(state)
-            return self._ask(question, arrays, self._spec.limits.seconds)
+            return self._session.ask(question, arrays, self._spec.limits.seconds)
 
     def _rebuild(self, state: IsolatedState) -> _Answer:
         base = dict(state.base or {})
-        answer = self._ask({"op": "restore", "state": state.key}, base, self._spec.limits.seconds)
+        answer = self._session.ask({"op": "restore", "state": state.key}, base, self._spec.limits.seconds)
         rows, outcomes = state.history.arrays(self.row_length)
         return self._extend(state.key, state.key, rows, outcomes) if len(rows) else answer
 
@@ -290,7 +279,7 @@ class IsolatedOracle:
             batch = slice(start, start + OBSERVATIONS_AT_A_TIME)
             question = {"op": "observe", "state": source if start == 0 else target, "into": target}
             arrays = {"rows": rows[batch], "outcomes": outcomes[batch]}
-            answer = self._ask(question, arrays, self._observe_seconds)
+            answer = self._session.ask(question, arrays, self._observe_seconds)
         return answer
 
     def _rebased(self, state: IsolatedState) -> IsolatedState:
@@ -300,84 +289,14 @@ class IsolatedOracle:
         """The same state on a base of its own, if that is not too large."""
         if not len(state.history):
             return state
-        with self._lock:
-            arrays = self._try(lambda: self._of_state(state, {"op": "dump", "state": state.key}, {}))[1]
+        with self._session.lock:
+            arrays = self._session.attempt(lambda: self._of_state(state, {"op": "dump", "state": state.key}, {}))[1]
         if sum(array.nbytes for array in arrays.values()) > LARGEST_DUMP:
             return state
         return IsolatedState(state.key, arrays, self.count(state), History.empty())
-
-    def _try(self, run: Callable[[], _Answer]) -> _Answer:
-        """Run something in the process, started (again) if need be.
-
-        :raises ChildFailed: if it fails, or failed so often that it is left alone for a while.
-        """
-        if self._closed:
-            raise ChildFailed("is closed")
-        if (seconds := self._breaker.waits()) > 0:
-            raise ChildFailed(
-                f"failed several times in a row and is left alone for {seconds:.0f} s: {self._last_failure}"
-            )
-        try:
-            if self._child is None or not self._child.alive:
-                self._start()
-            answer = run()
-        except (ChildFailed, ProgramError) as error:
-            self._last_failure = str(error).removeprefix(f"{self._source.name} ")
-            self._breaker.failed()
-            if self._child is not None:
-                self._child.kill()
-            raise ChildFailed(self._last_failure) from error
-        self._breaker.succeeded()
-        return answer
-
-    def _ask(self, question: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], seconds: float) -> _Answer:
-        assert self._child is not None
-        answer, out = self._child.ask(question, arrays, seconds)
-        if answer.get("ok") is True:
-            return answer, out
-        if answer.get("kind") == _UnknownStateError.kind:
-            raise _UnknownStateError
-        raise ChildFailed(str(answer.get("message", "fails without saying why")).removeprefix(f"{self._source.name} "))
-
-    def _start(self) -> dict[str, Any]:
-        """Start a process and load the program into it.
-
-        :raises ChildFailed: if that fails, or the program shows other numbers than when it was first loaded.
-        """
-        source, limits = self._source, self._spec.limits
-        self._child = Child(limits.memory_mib)
-        deadline = time.monotonic() + limits.load_seconds
-        # Importing the libraries is not the program's doing: its memory counts from here on.
-        self._ask({"op": "hello"}, {}, limits.load_seconds)
-        question = {
-            "op": "load",
-            "spec": self._policy.spec.model_dump_json(by_alias=True),
-            "harm": codec.harm_to_dict(self._policy.harm),
-            "features": self._features,
-            "name": source.name,
-            "file": source.file,
-            "function": source.function,
-            "digests": dict(source.digests),
-        }
-        files = {f"file/{name}": np.frombuffer(content, np.uint8) for name, content in source.files.items()}
-        try:
-            answer, _ = self._ask(question, files, max(0.1, deadline - time.monotonic()))
-        except ChildFailed:
-            self._child.kill()
-            raise
-        if self._fingerprint is not None and answer["fingerprint"] != self._fingerprint:
-            self._child.kill()
-            raise ChildFailed("is not a function of its seed: after a restart it gives other numbers than before")
-        return answer
 
     def _rows(self, rows: Rows) -> Rows:
         rows = np.asarray(rows, np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.row_length:
             raise ValueError(f"rows must be float64[A, {self.row_length}], got shape {rows.shape}")
         return rows
-
-
-class _UnknownStateError(Exception):
-    """The process does not have the state; it is given it again."""
-
-    kind = "UNKNOWN_STATE"

@@ -98,8 +98,8 @@ def test_it_is_the_oracle_of_the_same_class_in_process(plain):
 def test_a_killed_process_loses_no_observation_and_doubles_none(plain, monkeypatch):
     state = plain.observe(plain.init(), ROWS[:12], OUTCOMES[:12])
     before = numbers(plain.bound(state, LOOKS))
-    os.kill(plain._child.pid, signal.SIGKILL)
-    plain._child._process.wait()
+    os.kill(plain._session.child.pid, signal.SIGKILL)
+    plain._session.child._process.wait()
     after = plain.observe(state, ROWS[12:], OUTCOMES[12:])  # while the process is gone
     assert numbers(plain.bound(state, LOOKS)) == before
     whole = plain.observe(plain.init(), ROWS, OUTCOMES)
@@ -168,8 +168,8 @@ def test_after_failures_it_is_left_alone_for_a_while_and_then_goes_on(broken, mo
     good = oracle.observe(oracle.init(), ROWS[:3], OUTCOMES[:3])
     expected = numbers(oracle.bound(good, LOOKS))
     starts = []
-    start = oracle._start
-    monkeypatch.setattr(oracle, "_start", lambda: starts.append(1) or start())
+    start = oracle._session.start
+    monkeypatch.setattr(oracle._session, "start", lambda: starts.append(1) or start())
     bad = oracle.observe(good, np.array([[300.0]]), np.zeros(1))
     assert oracle.count(bad) == 4  # what was reported is kept, whatever the program makes of it
     for _ in range(FAILURES - 1):
@@ -184,16 +184,15 @@ def test_after_failures_it_is_left_alone_for_a_while_and_then_goes_on(broken, mo
 
 @pytest.mark.slow
 def test_a_program_that_changed_is_not_used_after_a_restart(plain, monkeypatch):
-    monkeypatch.setattr(plain, "_fingerprint", "another")
-    plain._child.kill()
+    monkeypatch.setattr(plain._session, "fingerprint", "another")
+    plain._session.child.kill()
     (bound, _) = plain.bound(plain.init(), LOOKS)
     assert "after a restart it gives other numbers than before" in bound.failure.message
 
 
-def test_what_is_closed_rejects(tmp_path, plain):
-    monkey = IsolatedOracle.__new__(IsolatedOracle)
-    monkey.__dict__.update(plain.__dict__, _closed=True)
-    assert "is closed" in monkey.bound(plain.init(), LOOKS)[0].failure.message
+def test_what_is_closed_rejects(plain, monkeypatch):
+    monkeypatch.setattr(plain._session, "_closed", True)
+    assert "is closed" in plain.bound(plain.init(), LOOKS)[0].failure.message
 
 
 PARENT = """
@@ -201,7 +200,7 @@ import os, sys
 from guardrail.policy import load_policy
 from guardrail.programs.oracle import IsolatedOracle
 oracle = IsolatedOracle(load_policy(sys.argv[1]))
-print(oracle._child.pid, flush=True)
+print(oracle._session.child.pid, flush=True)
 os._exit(0)
 """
 
