@@ -86,6 +86,7 @@ def test_bounds_are_those_of_numpy():
 
 def test_draws_follow_the_prior_and_their_seed():
     values = latents(make(line, use={**SAMPLED, "draws": 4000}))
+    assert len(np.unique(values["a"])) == 4000
     assert stats.kstest(values["a"], "norm").pvalue > 1e-4
     assert stats.kstest(np.log(values["b"]), "norm", (0.0, 0.5)).pvalue > 1e-4
     assert abs(np.corrcoef(values["a"], values["b"])[0, 1]) < 0.08
