@@ -56,9 +56,23 @@ class Service:
         self._watchers = watchers
 
     async def check(
-        self, policy: str, world_id: str, context: JsonObject, actions: Sequence[JsonObject], revision: str = ""
+        self,
+        policy: str,
+        world_id: str,
+        context: JsonObject,
+        actions: Sequence[JsonObject],
+        revision: str = "",
+        deadline: float | None = None,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
+
+        Args:
+            policy: the policy's name.
+            world_id: the world's id.
+            context: the context's fields.
+            actions: each action's fields.
+            revision: of the policy, if the caller insists on one.
+            deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
@@ -73,7 +87,7 @@ class Service:
         self._writer.require_log()
         world = self._registry.world(loaded, world_id)
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision = await world.bounds(prepared)
+        bounds, posterior_revision = await world.bounds(prepared, deadline)
         now = time.time()
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):

@@ -11,7 +11,7 @@ from simulations.noniid.guardrails import Guardrail, Kind, Order, expand
 from simulations.runner.suite import SuiteConfig
 
 MAX_HYPOTHESES = 2**22
-"""As many as the service enumerates."""
+"""As many as an episode is played with; the service enumerates more."""
 PAPER_ALPHAS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 
