@@ -128,6 +128,15 @@ def test_theorem_bounds_fail_no_more_often_than_promised_where_the_truth_is_a_me
         assert binomtest(failures, row["runs"], row["delta"], alternative="greater").pvalue > FAILURE_BUDGET
 
 
+def test_a_truth_outside_the_class_is_promised_nothing(table):
+    for (_, case, bound), row in table.items():
+        if case.startswith("outside"):
+            assert row["guarantee"] == "none"
+            assert row["delta"] == (0.05 if bound in ("plausible", "ratio") else None)
+        elif bound == "iid":
+            assert row["guarantee"] == ("asymptotic" if case == "distinct" else "none")
+
+
 def test_members_that_no_observation_tells_apart_do_not_mislead_the_cautious_bound(table):
     """Ties in the argmax take the largest harm, also of what differs only where nothing is ever seen."""
     assert table["lattice", "duplicate", "iid"]["held_at_1000"] > 0.97
