@@ -38,7 +38,7 @@ class IidSuite:
         """Groups of runs of one class, case and separation."""
         return [
             Chunk(
-                f"{name}-{case}-{separation:g}-{first:07d}",
+                f"{name}-{case}-{separation!r}-{first:07d}",
                 {"class": name, "case": case, "separation": separation, "first": first, "runs": count},
                 count,
             )

@@ -159,6 +159,20 @@ def test_pictures_are_drawn_from_the_table():
     assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
 
 
+@pytest.mark.parametrize("case", ["duplicate", "outside-milder"])
+def test_pictures_are_drawn_where_no_truth_has_a_rival(case):
+    """The picture of the last violation is of distinct members only, and needs a rival that can mislead."""
+    for changes in ({"cases": (case,), "separations": (1.0,)}, {"separations": (1e-9,)}):
+        config = IidConfig(runs=2, horizon=10, classes=("gaussian",), **changes)
+        assert SUITE.pictures(config, run(config))["iid.png"].startswith(b"\x89PNG")
+
+
+def test_separations_that_are_nearly_alike_are_chunks_of_their_own():
+    config = IidConfig(separations=(0.5, 0.5 + 1e-9))
+    names = [chunk.name for chunk in SUITE.chunks(config)]
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
