@@ -115,6 +115,8 @@ def test_pictures_are_equal_for_equal_tables():
     first, second = SUITE.pictures(config, rows), SUITE.pictures(config, rows)
     assert first == second
     assert first["noniid.png"].startswith(b"\x89PNG")
+    as_authors = SUITE.pictures(config, [row | {"accounting": "authors"} for row in rows])
+    assert as_authors != first, "the picture says that explosions at the last step are missed"
 
 
 @pytest.fixture(scope="module")
