@@ -31,6 +31,8 @@ class Oracle(Protocol):
     """F, the length of an encoded input."""
     guarantee: Guarantee
     """What every bound of this oracle promises while the class is not refuted."""
+    needs_current: bool
+    """True if outcomes depend on earlier ones: then a bound from an older posterior is unsound, else only looser."""
 
     def encode(self, features: Sequence[float], category: str | int | None) -> npt.NDArray[np.float64]:
         """Encode one input as float64[F] (see `hypotheses.base.Family.encode`).

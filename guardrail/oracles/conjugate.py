@@ -102,6 +102,8 @@ def _bound(
 class ConjugateOracle:
     """Posterior and bounds of one conjugate family under one rule; see `build`."""
 
+    needs_current = False
+
     def __init__(self, family: ConjugateFamily, delta: float | None, running: bool) -> None:
         family.check_rule(delta, running)
         self._family = family

@@ -77,6 +77,8 @@ class EnumeratedOracle:
         bound: what to bound harm by.
     """
 
+    needs_current = False
+
     def __init__(self, family: EnumeratedFamily, bound: BoundSpec) -> None:
         self.row_length = family.row_length
         log_prior = family.log_prior()

@@ -9,6 +9,7 @@ from guardrail.policy.schema import (
     DecisionSpec,
     HypothesesSpec,
     IidBound,
+    IntegerOutcomeSpec,
     OutcomeSpec,
     PlausibleBound,
     PredictiveBound,
@@ -43,7 +44,7 @@ class Parts:
 
     document: Document
     hypotheses: HypothesesSpec | None
-    outcome: OutcomeSpec | None
+    outcome: OutcomeSpec | IntegerOutcomeSpec | None
     bound: _Bound | None
     decision: DecisionSpec | None
     features: Sequence[FeatureShape] | None

@@ -226,7 +226,7 @@ def _members(annotation: Any) -> list[Any]:
 
 def _tags(model: type[BaseModel]) -> set[object]:
     tags: set[object] = set()
-    for name in ("family", "kind"):
+    for name in ("family", "kind", "type"):
         if name in model.model_fields:
             tags |= set(get_args(model.model_fields[name].annotation))
     return tags
