@@ -75,7 +75,7 @@ class Race:
         async def committed():
             registry = service.parts["registry"]
             loaded = registry.policy(policy)
-            while (registry.find_world(loaded, "w") or loaded.prior).committed < number:
+            while (registry.find_world(loaded, "w") or loaded.prior).committed < number:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
         def send():
