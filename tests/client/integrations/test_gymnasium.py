@@ -229,7 +229,7 @@ def test_on_the_lake_no_step_is_taken_whose_bound_is_above_the_threshold():
     env.action_space.seed(2)
     steps = replaced = ended = 0
     for _ in range(300):
-        _observation, _, terminated, truncated, info = env.step(env.action_space.sample())
+        _, _, terminated, truncated, info = env.step(env.action_space.sample())
         told = info["guardrail"]
         replaced, ended = replaced + told["replaced"], ended + told["ended"]
         if not told["ended"]:
