@@ -138,8 +138,8 @@ class FiniteMdpFamily:
         """float64[H, kernels]: what share of each kernel a hypothesis holds."""
         if spec.mixture is None:
             return np.eye(len(spec.table or ()))
-        if mixtures.grid_size(spec.mixture) > mixtures.MAX_ENTRIES:
-            raise ValueError(f"the grid has more than {mixtures.MAX_ENTRIES} points")
+        if mixtures.grid_size(spec.mixture) > mixtures.MAX_COMBINATIONS:
+            raise ValueError(f"the grids have more than {mixtures.MAX_COMBINATIONS} combinations")
         self._points = tuple(mixtures.combinations(spec.mixture))
         if not self._points:
             raise ValueError("no combination of the weights sums to at most 1")

@@ -234,6 +234,12 @@ def _size(parts: Parts, family: FiniteMdp) -> Iterator[Problem]:
     successors = mixtures.successors(mixtures.kernels_of(family).values())
     each = len(successors) * len(successors[0]) * max(len(found) for row in successors for found in row)
     hypotheses = len(family.table or ()) if family.mixture is None else mixtures.grid_size(family.mixture)
+    if hypotheses > mixtures.MAX_COMBINATIONS:
+        message = (
+            f"the grids have {hypotheses} combinations, at most {mixtures.MAX_COMBINATIONS} are allowed; use fewer"
+        )
+        yield parts.document.key_problem(("hypotheses", "mixture", "weights"), f"{message} points")
+        return
     if each * hypotheses > mixtures.MAX_ENTRIES:
         message = (
             f"{hypotheses} hypotheses of {each} transition probabilities each are {hypotheses * each}, at most "

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 2**24
 """Most transition probabilities of a class: states x actions x successors x hypotheses; they take 128 MiB."""
 
+MAX_COMBINATIONS = 2**20
+"""Most combinations of a mixture's weights."""
+
 ROUNDING = 1e-12
 """Weights that sum to one within it sum to one: the decimal numbers of a grid are rounded."""
 

@@ -45,7 +45,7 @@ CASES = [
         [
             "11:21: category 'x' does not fit: the category's value is an integer; unquote it",
             "11:46:",
-            "13:58:",
+            "13:59:",
             "13:69:",
         ],
     ),
@@ -166,7 +166,7 @@ def test_lint(policy):
     assert log_smallest_prior(policy("hidden")) == pytest.approx(-0.6931471805599453)
 
 
-def test_too_large_a_class_is_refused(problems):
+def test_too_large_a_class_is_refused(problems, monkeypatch):
     found = problems(
         "mdp",
         ("points: 6", "points: 10000"),
@@ -174,7 +174,15 @@ def test_too_large_a_class_is_refused(problems):
         ("      far: [[0, 2]", "      again: [[0, 1], [0, 1], [2, 2]]\n      far: [[0, 2]"),
     )
     assert len(found) == 1
-    assert "10000000 hypotheses of 12 transition probabilities each are 120000000, at most 16777216" in found[0]
+    assert "the grids have 10000000 combinations, at most 1048576 are allowed; use fewer points" in found[0]
+    row = ", ".join(f"{state}: {1 / 64}" for state in range(64))
+    kernel = f"[{', '.join(['[{' + row + '}]'] * 64)}]"
+    table = "".join(f"    - {{name: h{place}, kernel: {kernel}}}\n" for place in range(2))
+    monkeypatch.setattr(mixtures, "MAX_ENTRIES", 5_000)
+    old = "    - {name: a, kernel: [[0, 1], [1, 1]]}\n    - {name: b, kernel: [[0, 0], [0, 1]]}\n"
+    found = problems("mdp-table", (old, table), ("count: 2", "count: 64"))
+    assert len(found) == 1
+    assert "2 hypotheses of 4096 transition probabilities each are 8192, at most 5000" in found[0]
 
 
 def test_weights_that_cannot_be_are_no_hypotheses():

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import gymnasium
 import pytest
 
+from guardrail.client.integrations.gymnasium import GuardrailWrapper, ServiceChecker
 from guardrail.domain import Decision, ReasonCode
 from guardrail.guard import Guard
 from guardrail.policy import load_policy
@@ -17,6 +21,7 @@ from guardrail.server.service import ATTEMPTS
 from guardrail.server.world import World
 from guardrail.store import open_store
 
+ROOT = Path(__file__).resolve().parents[2]
 POLICY = """
 schema: guardrail/v1
 name: wear
@@ -184,3 +189,23 @@ def test_many_agents_never_get_a_bound_of_the_past(service, expected):
         assert verdict.reasons[0].code == ReasonCode.STALE_POSTERIOR or (
             verdict.harm_bound == expected[verdict.posterior_revision]
         )
+
+
+def test_a_gymnasium_environment_is_guarded_through_the_service(policy_folder, start_service):
+    shutil.copytree(ROOT / "policies" / "frozen-lake", policy_folder / "frozen-lake")
+    service = start_service()
+    with service.client() as client:
+        checker = ServiceChecker(client, policy="frozen-lake", world="pond")
+        env = GuardrailWrapper(gymnasium.make("FrozenLake-v1"), checker)
+        env.reset(seed=3)
+        steps, alone = 0, Guard.from_file(ROOT / "policies" / "frozen-lake" / "policy.yaml")
+        shadow = GuardrailWrapper(gymnasium.make("FrozenLake-v1"), alone)
+        shadow.reset(seed=3)
+        for move in (1, 2, 1, 1, 2, 2, 1, 2) * 3:
+            seen, expected = env.step(move), shadow.step(move)
+            assert seen == expected
+            steps += not seen[4]["guardrail"]["ended"]
+            if seen[2] or seen[3]:
+                env.reset()
+                shadow.reset()
+        assert client.world(policy="frozen-lake", world="pond").posterior.revision == steps == alone.revision
