@@ -9,10 +9,12 @@ import functools
 import numpy as np
 import pytest
 
-from guardrail.domain import BooleanHarm
+from guardrail.domain import BooleanHarm, IntegerHarm
+from guardrail.hypotheses.finite_mdp import FiniteMdpFamily
 from guardrail.hypotheses.hidden_markov import HiddenMarkovFamily
+from guardrail.oracles.enumerated import EnumeratedOracle
 from guardrail.oracles.history import HistoryOracle
-from guardrail.policy.schema import HiddenMarkov, RatioBound
+from guardrail.policy.schema import FiniteMdp, HiddenMarkov, RatioBound
 
 STEPS = 10
 ROUNDING = 1e-12
@@ -107,3 +109,60 @@ def test_this_test_can_fail():
     # Staleness: the bound computed before the last outcome, held against the harm after it.
     stale = worst(lambda f: [f.bound[0], *(np.repeat(before, 2) for before in f.bound[:-1])])
     assert stale > 0.2
+
+
+# ---------------------------------------------------------------- a finite Markov decision process
+
+MDP_STEPS, MDP_DELTA = 10, 0.2
+SLIPS = (0.1, 0.4, 0.8)
+
+
+def chain(slip):
+    """Places 0 and 1 and the fall, 2: a step to the right may slip one place too far; from the fall all is over."""
+    return (
+        (0, {1: 1 - slip, 2: slip}),
+        ({0: 1 - slip, 1: slip}, {1: slip, 2: 1 - slip}),
+        (2, 2),
+    )
+
+
+@pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
+def test_harm_within_some_steps_is_covered_for_every_state_and_action_at_all_times(prior):
+    """Every way that ten moves at places 0 and 1 in turn can end is weighed, for every truth."""
+    rows = tuple(
+        {"name": f"{slip:g}", "kernel": chain(slip), "prior": mass} for slip, mass in zip(SLIPS, prior, strict=True)
+    )
+    spec = FiniteMdp.model_validate({"family": "finite-mdp", "horizon": 3, "default_policy": (0, 0, 0), "table": rows})
+    family = FiniteMdpFamily(spec, IntegerHarm(frozenset({2}), 3))
+    oracle = EnumeratedOracle(family, RatioBound(kind="ratio", delta=MDP_DELTA, running=True))
+    pairs = np.array([family.encode((float(a), float(s)), None) for s in range(2) for a in range(2)])
+    harm = np.array([[true_mdp_harm(slip, s, a, 3) for s in range(2) for a in range(2)] for slip in SLIPS])
+    states, log_probability, missed = [oracle.init()], np.zeros((1, 3)), [np.zeros((1, 3), bool)]
+    for t in range(MDP_STEPS + 1):
+        bounds = np.array([[b.value for b in oracle.bound(state, pairs)] for state in states])
+        low = (bounds[:, None, :] < harm[None] * (1 - ROUNDING)).any(axis=2)
+        missed[-1] |= low
+        if t == MDP_STEPS:
+            break
+        # Alternately right from 0 (to 1 or 2) and left from 1 (to 0 or 1): the agent's plan, not the world's.
+        row, ends = (pairs[1], (1.0, 2.0)) if t % 2 == 0 else (pairs[2], (0.0, 1.0))
+        states = [oracle.observe(state, row[None], np.array([end])) for state in states for end in ends]
+        step = np.log([[1 - slip for slip in SLIPS], list(SLIPS)])
+        log_probability = (log_probability[:, None, :] + step[None]).reshape(-1, 3)
+        missed.append(np.repeat(missed[-1], 2, axis=0))
+    probability = np.exp(log_probability)
+    np.testing.assert_allclose(probability.sum(axis=0), 1.0, atol=1e-12)
+    ever = [probability[missed[-1][:, truth], truth].sum() for truth in range(3)]
+    assert max(ever) <= MDP_DELTA + ROUNDING
+    assert max(ever) > 0.01, "the bound is never put to the test"
+
+
+def true_mdp_harm(slip, state, action, steps):
+    """By recursion over what may happen; after the first step always to the left."""
+    if state == 2:
+        return 1.0
+    if steps == 0:
+        return 0.0
+    entry = chain(slip)[state][action]
+    chances = entry if isinstance(entry, dict) else {entry: 1.0}
+    return sum(mass * true_mdp_harm(slip, after, 0, steps - 1) for after, mass in chances.items())
