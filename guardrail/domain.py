@@ -113,6 +113,21 @@ class CautiousHypothesis:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """How far the search for the most harmful plausible hypothesis went.
+
+    Attributes:
+        truncated: True if it was stopped by its deadline: the bound is sound, but the whole search might
+            have given a lower one.
+        scanned: share of the class that was looked at, in [0, 1]; the rest was ruled out by bounds on its harm, or,
+            if the search was truncated, counts with them.
+    """
+
+    truncated: bool
+    scanned: float
+
+
+@dataclass(frozen=True, slots=True)
 class HarmBound:
     """An upper bound on the probability of harm of one action.
 
@@ -122,6 +137,7 @@ class HarmBound:
         cautious: the hypothesis that attains the bound; None if there is none.
         guarantee: what `value` promises.
         failure: why there is no usable bound (`value` is then 1); None when there is one.
+        search: how far the search for the maximum went; None where nothing is searched.
     """
 
     value: float
@@ -129,6 +145,7 @@ class HarmBound:
     cautious: CautiousHypothesis | None
     guarantee: Guarantee
     failure: Reason | None = None
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +205,7 @@ class Verdict:
         world: the world's id.
         posterior_revision: how many observations the posterior rests on.
         decision_id: names the record in the decision log.
+        search: how far the search for the cautious hypothesis went; None where nothing is searched.
     """
 
     decision: Decision
@@ -203,6 +221,7 @@ class Verdict:
     world: str
     posterior_revision: int
     decision_id: str
+    search: Search | None = None
 
     @property
     def accepted(self) -> bool:

@@ -111,15 +111,35 @@ def compare(logged: Mapping[str, Any], verdict: Verdict) -> tuple[Difference, ..
     """Where a logged verdict (as `records.verdict_to_dict` writes it) differs from a recomputed one.
 
     Compared are the decision, the codes of the reasons, what the guarantee promises, and every number.
-    Two hypotheses may be equally cautious, so another name with the same harm is no difference.
+    Two hypotheses may be equally cautious, so another name with the same harm is no difference. How far a
+    search went by its deadline depends on the clock: of a truncated one the bound must be at least the
+    recomputed one, which is searched to the end, and an accept must be one by the logged bound.
     """
     left, right = _flat(logged), _flat(verdict_to_dict(verdict))
+    if (logged.get("search") or {}).get("truncated"):
+        left, right = _without_what_the_clock_decides(left, right)
     if left.pop("cautious_hypothesis.name", None) != right.pop("cautious_hypothesis.name", None):
         for side in (left, right):
             for name in [n for n in side if n.startswith("cautious_hypothesis.") and n != "cautious_hypothesis.harm"]:
                 del side[name]
     names = sorted(left.keys() | right.keys())
     return tuple(Difference(n, left.get(n), right.get(n)) for n in names if not _same(left.get(n), right.get(n)))
+
+
+def _without_what_the_clock_decides(
+    logged: dict[str, Any], fresh: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    skipped = {"predictive_harm", "reasons"}
+    if logged["harm_bound"] >= fresh["harm_bound"] - TOLERANCE:
+        skipped.add("harm_bound")
+    limits = [limit for limit in (logged["threshold"], logged["escalate_above"]) if limit is not None]
+    if logged["decision"] != "accept" or logged["harm_bound"] <= min(limits):
+        skipped.add("decision")
+    left, right = (
+        {name: v for name, v in side.items() if name not in skipped and not name.startswith("cautious_hypothesis.")}
+        for side in (logged, fresh)
+    )
+    return left, right
 
 
 class _IrreproducibleError(Exception):

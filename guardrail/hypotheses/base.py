@@ -9,7 +9,7 @@ kernels below it see arrays only.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -52,14 +52,19 @@ class EnumeratedFamily(Family, Protocol):
 
     Harm is a non-decreasing function of a cheap score, so the largest harm over any set of
     hypotheses is `harm_from_score` of the largest score over that set.
+
+    The class lies as rows of `width` hypotheses; its results are in that order, row after row.
     """
 
     size: int
     """H, the number of hypotheses."""
     width: int
-    """A divisor of H. Kernels work on [H / width, width]: the shape in which the family's own arrays lie is fast."""
+    """A divisor of H, the length of a row: the shape in which the family's own arrays lie is fast."""
     arrays: Arrays
-    """The family's large arrays (may be empty), float64, on the CPU."""
+    """The family's large arrays (may be empty), on the CPU."""
+    row_arrays: frozenset[str]
+    """Names of those arrays that have one entry along their first axis for each row of the class, H / width in all.
+    The functions below may get a part of them, some consecutive rows, and then return that part of their result."""
     trace_key: Hashable
     """Equal only for families whose JAX functions do the same to equal `arrays`: they share compiled programs."""
 
@@ -77,6 +82,13 @@ class EnumeratedFamily(Family, Protocol):
 
     def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
         """float64[H]: a score whose order is the order of harm; rounding may only raise it."""
+        ...
+
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[H / width]: at least the largest `harm_score` of each row of the class; inf where it is not known.
+
+        Cheap, without a look at every hypothesis: it decides which rows need one.
+        """
         ...
 
     def harm_from_score(self, score: jax.Array) -> jax.Array:
@@ -142,4 +154,32 @@ class HistoryFamily(Family, Protocol):
 
     def describe(self, index: int) -> tuple[str, Mapping[str, float]]:
         """Name and parameters of one hypothesis, for a person to read."""
+        ...
+
+
+@runtime_checkable
+class SufficientStatistics(Protocol):
+    """What an enumerated family has whose observations add up to a few numbers.
+
+    The posterior is then a function of their sums: a log of any length costs one pass over the class, and a
+    snapshot is as short as the sums.
+    """
+
+    statistics_length: int
+    """S, the number of sums."""
+
+    def statistics(self, row: jax.Array, outcome: jax.Array) -> jax.Array:
+        """float64[S]: what one observation adds to the sums."""
+        ...
+
+    def prepare(self, sums: jax.Array) -> Arrays:
+        """What every hypothesis's log likelihood needs of float64[S], the sums.
+
+        With a key `rounding`, float64[]: most by which rounding, in the sums, in what is prepared and in
+        `log_likelihood_of`, may move the difference of two hypotheses' log likelihoods.
+        """
+        ...
+
+    def log_likelihood_of(self, arrays: Arrays, prepared: Arrays) -> jax.Array:
+        """float64[H]: log likelihood of all observations together, up to a constant; of parts of a class alike."""
         ...

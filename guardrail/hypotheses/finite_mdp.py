@@ -122,6 +122,10 @@ class FiniteMdpFamily:
         """float64[H]: the harm probability itself."""
         return of_category(arrays["harm"], row)
 
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[1]: the whole class is one row, and every check looks at it."""
+        return jnp.full(1, jnp.inf, jnp.float64)
+
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """The score, which is the harm probability."""
         return score

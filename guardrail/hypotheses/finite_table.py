@@ -42,6 +42,7 @@ class FiniteTableFamily:
 
     name = "finite-table"
     row_length = 1
+    row_arrays: frozenset[str] = frozenset()
 
     def __init__(self, spec: FiniteTable, harm: HarmEvent) -> None:
         hypotheses = spec.table
@@ -110,6 +111,10 @@ class FiniteTableFamily:
     def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
         """float64[H]: the harm probability itself."""
         return of_category(arrays["harm"], row)
+
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[1]: the whole table is one row, and every check looks at it."""
+        return jnp.full(1, jnp.inf, jnp.float64)
 
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """The score, which is the harm probability."""

@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from guardrail.hypotheses.base import EnumeratedFamily, HistoryFamily
     from guardrail.hypotheses.conjugate import ConjugateFamily
     from guardrail.oracles.base import Oracle
+    from guardrail.oracles.placement import DeviceKind
 
 
 def build_oracle(
-    hypotheses: HypothesesSpec, bound: BoundSpec, harm: HarmEvent, feature_names: tuple[str, ...]
+    hypotheses: HypothesesSpec,
+    bound: BoundSpec,
+    harm: HarmEvent,
+    feature_names: tuple[str, ...],
+    device: DeviceKind = "cpu",
 ) -> Oracle:
     """The oracle for a hypothesis class under a bound.
 
@@ -24,7 +29,9 @@ def build_oracle(
         bound: the policy's bound.
         harm: the harm event over the outcome.
         feature_names: the flattened numeric features, in the order in which rows hold them.
+        device: what to compute an enumerated class on.
 
+    :raises DeviceUnavailable: if there is no such device.
     :raises ValueError: if the class is inconsistent in itself, or does not fit the bound, the harm event
         or the features.
     """
@@ -37,6 +44,7 @@ def build_oracle(
         from guardrail.oracles.history import HistoryOracle
 
         return HistoryOracle(cast("HistoryFamily", family), bound)
+    from guardrail.oracles import placement
     from guardrail.oracles.enumerated import EnumeratedOracle
 
-    return EnumeratedOracle(cast("EnumeratedFamily", family), bound)
+    return EnumeratedOracle(cast("EnumeratedFamily", family), bound, placement.devices(device))

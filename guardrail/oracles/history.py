@@ -56,6 +56,7 @@ class HistoryOracle:
     """
 
     needs_current = True
+    unhurried = True
 
     def __init__(self, family: HistoryFamily, bound: BoundSpec) -> None:
         self.row_length = family.row_length
@@ -88,13 +89,8 @@ class HistoryOracle:
                 told[batch] = np.asarray(found)[: len(rows[batch])]
         return HistoryState(memory, self._posteriors.observe(state.posterior, told, np.zeros(len(rows))))
 
-    def bound(self, state: HistoryState, rows: Rows, *, deadline: float | None = None) -> list[HarmBound]:
+    def bound(self, state: HistoryState, rows: Rows, deadline: float | None = None) -> list[HarmBound]:
         """Bound the probability of harm of A inputs; see `oracles.base.Oracle.bound`.
-
-        Args:
-            state: any state of this oracle.
-            rows: float64[A, F], encoded inputs.
-            deadline: not needed: the class is small enough to be scanned whole.
 
         :raises ValueError: if the shape is not [A, F].
         """
@@ -187,6 +183,10 @@ class _Told:
     def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
         """float64[H], as the row says."""
         return row[:-1]
+
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[1]: the whole class is one row, and every check looks at it."""
+        return jnp.full(1, jnp.inf, jnp.float64)
 
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """The score, which is the harm probability."""

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MAX_HYPOTHESES = 2**22
-"""Largest enumerated class; its state takes about 200 MiB."""
+MAX_HYPOTHESES = 2**27
+"""Largest enumerated class. A posterior takes about 13 bytes for each hypothesis, an observation twice as much."""
 MAX_CATEGORIES = 1_000_000
 MAX_HIDDEN_STATES = 64
 MAX_MOVES = 256

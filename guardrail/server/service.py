@@ -60,9 +60,23 @@ class Service:
         self._watchers = watchers
 
     async def check(
-        self, policy: str, world_id: str, context: JsonObject, actions: Sequence[JsonObject], revision: str = ""
+        self,
+        policy: str,
+        world_id: str,
+        context: JsonObject,
+        actions: Sequence[JsonObject],
+        revision: str = "",
+        deadline: float | None = None,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
+
+        Args:
+            policy: the policy's name.
+            world_id: the world's id.
+            context: the context's fields.
+            actions: each action's fields.
+            revision: of the policy, if the caller insists on one.
+            deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
@@ -76,7 +90,7 @@ class Service:
             raise RevisionMismatch(f"policy {policy!r} is loaded at revision {judge.policy.revision}, not {revision}")
         self._writer.require_log()
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared)
+        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline)
         now = time.time()
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
@@ -88,7 +102,7 @@ class Service:
         return verdicts
 
     async def _bounds(
-        self, loaded: LoadedPolicy, world_id: str, prepared: Sequence[PreparedCheck]
+        self, loaded: LoadedPolicy, world_id: str, prepared: Sequence[PreparedCheck], deadline: float | None
     ) -> tuple[list[HarmBound | None], int]:
         """Bounds and the revision of their posterior: the current one, where an older one is unsound.
 
@@ -96,7 +110,7 @@ class Service:
         outcomes keep coming in faster than bounds are computed, the checks are rejected.
         """
         for _ in range(ATTEMPTS):
-            bounds, revision = await self._registry.world(loaded, world_id).bounds(prepared)
+            bounds, revision = await self._registry.world(loaded, world_id).bounds(prepared, deadline)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
                 return bounds, revision
             # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.

@@ -165,9 +165,9 @@ def test_the_guard_in_process_takes_up_no_outcome_while_it_computes_a_bound(poli
         guard = Guard(load_policy(policy_folder / name / "policy.yaml"))
         seen, real = [], guard._judge.bounds
 
-        def bounds(state, prepared, guard=guard, seen=seen, real=real):
+        def bounds(state, prepared, deadline, guard=guard, seen=seen, real=real):
             seen.append(guard._lock.locked())
-            return real(state, prepared)
+            return real(state, prepared, deadline)
 
         monkeypatch.setattr(guard._judge, "bounds", bounds)
         guard.check({}, {} if name == "wear" else {"kind": "low"})
