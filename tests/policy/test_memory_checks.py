@@ -78,6 +78,7 @@ CASES = [
     ),
     ("mdp", [("[1, 2], [2, 2]]", "[1], [2, 2]]")], ["15:21: has 1 entries, the first row has 2; give one for each"]),
     ("mdp", [("[[0, 2], [1,", "[[0, 7], [1,")], ["15:17: state 7 does not exist; states are 0, ..., 2"]),
+    ("mdp", [("{1: 0.5, 2: 0.5}", "{1: 0.5, x: 0.5}")], ["14:35: the name 'x' is not allowed; needs an integer"]),
     ("mdp", [("{1: 0.5, 2: 0.5}", "{1: 0.5, 2: 0.4}")], ["14:26: the probabilities sum to 0.9; they must sum to 1"]),
     ("mdp", [("  default_policy: [0, 1, 0]\n", "")], ["9:12: the steps after the action need a default policy"]),
     ("mdp", [("horizon: 3", "horizon: 1")], ["10:3: a horizon of 1 is the action's own step, so a default policy has"]),
