@@ -38,11 +38,13 @@ class World:
         environment: Gymnasium's name for it.
         options: of the environment.
         policy: the folder of the policy that guards it.
+        goal: the state to reach.
     """
 
     environment: str
     options: tuple[tuple[str, Any], ...]
     policy: str
+    goal: int
 
     @property
     def cliff(self) -> bool:
@@ -59,11 +61,11 @@ class World:
 
 
 WORLDS: dict[Name, World] = {
-    "lake": World("FrozenLake-v1", (("is_slippery", True),), "frozen-lake"),
-    "lake-slight": World("FrozenLake-v1", (("is_slippery", True), ("success_rate", 5 / 6)), "frozen-lake"),
-    "lake-dry": World("FrozenLake-v1", (("is_slippery", False),), "frozen-lake"),
-    "cliff": World("CliffWalking-v1", (("is_slippery", True),), "cliff-walking"),
-    "cliff-dry": World("CliffWalking-v1", (("is_slippery", False),), "cliff-walking"),
+    "lake": World("FrozenLake-v1", (("is_slippery", True),), "frozen-lake", 15),
+    "lake-slight": World("FrozenLake-v1", (("is_slippery", True), ("success_rate", 5 / 6)), "frozen-lake", 15),
+    "lake-dry": World("FrozenLake-v1", (("is_slippery", False),), "frozen-lake", 15),
+    "cliff": World("CliffWalking-v1", (("is_slippery", True),), "cliff-walking", 47),
+    "cliff-dry": World("CliffWalking-v1", (("is_slippery", False),), "cliff-walking", 47),
 }
 
 
@@ -104,7 +106,7 @@ def way(name: Name) -> tuple[int, ...]:
     given, harm = _class(policy)
     assert given.mixture is not None
     steps: Any = given.mixture.kernels[given.mixture.rest]
-    distance = dict.fromkeys(given.terminal or (47,), 0)
+    distance = {WORLDS[name].goal: 0}
     waiting = deque(distance)
     while waiting:
         reached = waiting.popleft()
