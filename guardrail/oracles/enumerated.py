@@ -25,9 +25,10 @@ from guardrail.errors import SnapshotInvalid
 from guardrail.hypotheses.base import SufficientStatistics
 from guardrail.oracles.base import MAX_BATCH, Rows
 from guardrail.oracles.blocks import Blocks
-from guardrail.oracles.enumerated_kernels import EPSILON, Account, Posterior, Sums, fill, kernels
+from guardrail.oracles.enumerated_kernels import kernels
 from guardrail.oracles.guarantees import guarantee
 from guardrail.oracles.placement import cpu
+from guardrail.oracles.posteriors import EPSILON, Account, Posterior, Sums, fill
 from guardrail.oracles.search import Derived, Result
 from guardrail.policy.schema import BoundSpec, PlausibleBound, RatioBound
 

@@ -40,17 +40,19 @@ class Derived(NamedTuple):
     """What every check of one posterior shares; a pure function of it.
 
     Attributes:
-        belief: float64[H] or float32[H], posterior masses, if harm is maximised over a set; else float64[H], log
-            posterior masses.
+        belief: float64[H] or float32[H], posterior masses times `scale`, if harm is maximised over a set; else
+            float64[H], log posterior masses.
         members: bool[H], that set; None if the bound has none.
         inhabited: bool[rows], whether a row holds members; None if the bound has no set.
         mass: float64[B], posterior mass of every block.
+        scale: float64[], what the masses in `belief` add up to.
     """
 
     belief: jax.Array
     members: jax.Array | None
     inhabited: jax.Array | None
     mass: jax.Array
+    scale: jax.Array
 
 
 class Progress(NamedTuple):
@@ -167,7 +169,7 @@ class Search:
         of_class = (arrays[0], derived.belief, derived.members, derived.inhabited, derived.mass)
         so_far = (progress.best, progress.place, progress.examined, progress.mean)
         best, index, examined, mean, open_ceiling = self.blocks.on_each_device(
-            self._on_one_device, (*of_class, *so_far), (arrays[1], row, budget)
+            self._on_one_device, (*of_class, *so_far), (arrays[1], row, derived.scale, budget)
         )
         top = jnp.max(best)
         winner = jnp.min(jnp.where(best == top, index, NOWHERE))
@@ -204,7 +206,7 @@ class Search:
 
     def _on_one_device(self, cut: Any, whole: Any) -> Any:
         own, belief, members, inhabited, mass, best, index, examined, mean = cut
-        shared, row, budget = whole
+        shared, row, scale, budget = whole
         first, here = self.blocks.first_of_device(), self.blocks.of_device
         of_rows = self.family.harm_score_ceiling({**own, **shared}, row)
         # What has no ceiling that is a number must be looked at.
@@ -229,7 +231,7 @@ class Search:
             # Among equal scores the first hypothesis; a NaN takes over and stays.
             better = (score > best[0]) | ((score == best[0]) & (found < index[0])) | jnp.isnan(score)
             best, index = jnp.where(better, score, best), jnp.where(better, found, index)
-            return best, index, examined.at[place].set(True), mean.at[place].set(of_mass), budget - 1
+            return best, index, examined.at[place].set(True), mean.at[place].set(of_mass / scale), budget - 1
 
         state = (best, index, examined, mean, budget)
         if here == 1:
