@@ -23,7 +23,7 @@ from guardrail.hypotheses.base import Memory
 from guardrail.hypotheses.product_grid import on_cpu
 from guardrail.oracles.base import MAX_BATCH, Rows
 from guardrail.oracles.enumerated import EnumeratedOracle, EnumeratedState
-from guardrail.oracles.enumerated_kernels import fill
+from guardrail.oracles.posteriors import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
