@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from guardrail.hypotheses.base import Arrays, Row
-    from guardrail.policy.schema import FiniteMdp
+    from guardrail.policy.memory_schema import FiniteMdp
 
 Floats = npt.NDArray[np.float64]
 SMALLEST_HARM = 1e-290

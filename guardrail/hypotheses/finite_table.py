@@ -15,7 +15,9 @@ from guardrail.domain import BooleanHarm, HarmEvent, IntervalHarm
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.gaussian_harm import interval_harm, interval_score
 from guardrail.hypotheses.product_grid import EPSILON, on_cpu
-from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, CategoryKey, FiniteTable, NormalSpec, TableHypothesis
+from guardrail.policy.memory_schema import NormalSpec
+from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, FiniteTable, TableHypothesis
+from guardrail.policy.schema_base import CategoryKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -31,14 +31,9 @@ from guardrail.hypotheses.base import Memory
 from guardrail.hypotheses.finite_table import ONLY_CATEGORY, FiniteTableFamily, log_prior_of, of_category, spread
 from guardrail.hypotheses.product_grid import EPSILON, on_cpu
 from guardrail.policy.memory_checks import hidden_markov_categories
-from guardrail.policy.schema import (
-    PRIOR_SUM_TOLERANCE,
-    CategoryKey,
-    FiniteTable,
-    HiddenMarkov,
-    HiddenMarkovHypothesis,
-    TableHypothesis,
-)
+from guardrail.policy.memory_schema import HiddenMarkov, HiddenMarkovHypothesis
+from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, FiniteTable, TableHypothesis
+from guardrail.policy.schema_base import CategoryKey
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
 from guardrail.policy.schema import (
     BernoulliLogistic,
     BetaBernoulli,
-    FiniteMdp,
     FiniteTable,
     GaussianLinear,
-    HiddenMarkov,
     HypothesesSpec,
     LinearGaussianLattice,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from guardrail.hypotheses import registry
-from guardrail.policy.schema import BetaBernoulli, BoundSpec, GaussianLinear, HiddenMarkov, HypothesesSpec
+from guardrail.policy.memory_schema import HiddenMarkov
+from guardrail.policy.schema import BetaBernoulli, BoundSpec, GaussianLinear, HypothesesSpec
 
 if TYPE_CHECKING:
     from guardrail.domain import HarmEvent

@@ -9,16 +9,15 @@ import math
 from typing import TYPE_CHECKING
 
 from guardrail.policy.memory_checks import finite_mdp, hidden_markov
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
 from guardrail.policy.schema import (
     MAX_FEATURES,
     MAX_HYPOTHESES,
     BernoulliLogistic,
     BetaBernoulli,
     CoefficientGrid,
-    FiniteMdp,
     FiniteTable,
     GaussianLinear,
-    HiddenMarkov,
     LinearGaussianLattice,
     PredictiveBound,
     ProductPrior,

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guardrail.policy.schema import FieldSpec, IntegerOutcomeSpec
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
+from guardrail.policy.schema import FieldSpec
 
 if TYPE_CHECKING:
     from guardrail.policy.policy import Policy

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from guardrail.errors import InvalidInput
 from guardrail.policy.expressions import suggest
-from guardrail.policy.schema import (
-    MAX_FIELDS,
-    MAX_LIST_LENGTH,
-    MAX_STRING_LENGTH,
-    FieldSpec,
-    IntegerOutcomeSpec,
-    OutcomeSpec,
-)
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
+from guardrail.policy.schema import MAX_FIELDS, MAX_LIST_LENGTH, MAX_STRING_LENGTH, FieldSpec, OutcomeSpec
 
 if TYPE_CHECKING:
     from guardrail.domain import JsonObject

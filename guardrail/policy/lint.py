@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from guardrail.policy.analysis import fields_tested
 from guardrail.policy.document import Document, Route, in_order
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
 from guardrail.policy.mixture import combinations
 from guardrail.policy.schema import (
     BernoulliLogistic,
     CoefficientGrid,
     FieldSpec,
-    FiniteMdp,
     FiniteTable,
     GaussianLinear,
-    HiddenMarkov,
     LinearGaussianLattice,
     PlausibleBound,
     ProductPrior,

@@ -19,17 +19,11 @@ from guardrail.policy.document import Document, Route, in_order
 from guardrail.policy.expressions import CheckedExpression, Environment
 from guardrail.policy.harm import harm_event, integer_event
 from guardrail.policy.inputs import FieldReader
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
 from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
-from guardrail.policy.schema import (
-    MAX_EXPRESSION_LENGTH,
-    FieldDeclaration,
-    FieldSpec,
-    IntegerOutcomeSpec,
-    Model,
-    Outcome,
-    PolicySpec,
-)
+from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec
+from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
 
 if TYPE_CHECKING:

@@ -6,15 +6,15 @@ import math
 from typing import TYPE_CHECKING
 
 from guardrail.policy import mixture as mixtures
-from guardrail.policy.schema import (
-    PRIOR_SUM_TOLERANCE,
-    CategoryKey,
+from guardrail.policy.memory_schema import (
     FiniteMdp,
     HiddenMarkov,
     HiddenMarkovHypothesis,
     IntegerOutcomeSpec,
     KernelMixture,
 )
+from guardrail.policy.schema import PRIOR_SUM_TOLERANCE
+from guardrail.policy.schema_base import CategoryKey
 from guardrail.policy.table_checks import category_type, listed, no_features, repeated, sums_to_one, table_priors
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from guardrail.errors import Problem
     from guardrail.policy.document import Route
+    from guardrail.policy.memory_schema import Kernel
     from guardrail.policy.parts import Parts
-    from guardrail.policy.schema import Kernel
 
 MDP_FEATURES = ("action", "state")
 _EMISSIONS = ("rates", "normals")

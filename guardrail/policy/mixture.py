@@ -9,7 +9,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from guardrail.policy.schema import FiniteMdp, Kernel, KernelEntry, KernelMixture, WeightGrid
+from guardrail.policy.memory_schema import FiniteMdp, Kernel, KernelEntry, KernelMixture, WeightGrid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
 from guardrail.policy.schema import (
     DecisionSpec,
     HypothesesSpec,
     IidBound,
-    IntegerOutcomeSpec,
     OutcomeSpec,
     PlausibleBound,
     PredictiveBound,

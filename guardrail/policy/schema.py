@@ -7,38 +7,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov, IntegerOutcomeSpec, NormalSpec
+from guardrail.policy.schema_base import (
+    CategoryCount,
+    CategoryKey,
+    Expression,
+    Finite,
+    Identifier,
+    Model,
+    Name,
+    OpenProbability,
+    Positive,
+    Probability,
+)
 
 MAX_HYPOTHESES = 2**27
 """Largest enumerated class. A posterior takes about 13 bytes for each hypothesis, an observation twice as much."""
-MAX_CATEGORIES = 1_000_000
-MAX_HIDDEN_STATES = 64
-MAX_MOVES = 256
-"""Most actions of a finite Markov decision process."""
 PRIOR_SUM_TOLERANCE = 1e-6
 """How far prior masses may sum from one: decimal rounding. They are divided by their sum."""
-MAX_OUTCOMES = 4_096
-"""Most values of an integer outcome."""
 MAX_FEATURES = 1_000
 MAX_FIELDS = 1_000
 MAX_LIST_LENGTH = 1_024
-MAX_EXPRESSION_LENGTH = 2_000
 MAX_STRING_LENGTH = 10_000
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", description="letters, digits, underscores")]
-Expression = Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION_LENGTH, description="a CEL expression")]
-Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-OpenProbability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-CategoryKey: TypeAlias = str | int
-
-
-class Model(BaseModel):
-    """Every part of a policy: frozen, and unknown fields are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class FieldSpec(Model):
@@ -60,13 +52,6 @@ FieldDeclaration: TypeAlias = Literal["number", "integer", "bool", "string"] | F
 
 
 # ---------------------------------------------------------------- hypothesis classes
-
-
-class NormalSpec(Model):
-    """Parameters of a Gaussian outcome."""
-
-    mean: Finite = Field(description="in the outcome's unit")
-    sd: Positive = Field(description="standard deviation in the outcome's unit")
 
 
 class TableHypothesis(Model):
@@ -132,12 +117,6 @@ class BetaPrior(Model):
     b: Positive
 
 
-class CategoryCount(Model):
-    """Integer categories 0, ..., count - 1."""
-
-    count: Annotated[int, Field(ge=1, le=MAX_CATEGORIES)]
-
-
 class BetaBernoulli(Model):
     """P(outcome = true) = an unknown rate for each category, with independent Beta priors.
 
@@ -175,92 +154,6 @@ class GaussianLinear(Model):
     box: WeightBox | None = Field(
         None, description="assumed range of every weight; without it unseen directions bound 1"
     )
-
-
-Chances = Annotated[tuple[Probability, ...], Field(min_length=1, max_length=MAX_HIDDEN_STATES)]
-Matrix = Annotated[tuple[Chances, ...], Field(min_length=1, max_length=MAX_HIDDEN_STATES)]
-Normals = Annotated[tuple[NormalSpec, ...], Field(min_length=1, max_length=MAX_HIDDEN_STATES)]
-
-
-class HiddenMarkovHypothesis(Model):
-    """One hidden Markov model: each action moves the hidden state, then the new state decides over the outcome."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    prior: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
-        None, description="prior mass; give it for every hypothesis (sum 1) or for none (uniform)"
-    )
-    initial: Chances = Field(description="P(hidden state) before the first action; sum 1")
-    transitions: dict[CategoryKey, Matrix] | Matrix = Field(
-        description="P(next hidden state), one row for each state, per category of the action or one for all"
-    )
-    rates: dict[CategoryKey, Chances] | Chances | None = Field(
-        None, description="P(outcome = true) in each hidden state, per category or for all; for a bool outcome"
-    )
-    normals: dict[CategoryKey, Normals] | Normals | None = Field(
-        None, description="Gaussian outcome in each hidden state, per category or for all; for a number outcome"
-    )
-
-
-class HiddenMarkov(Model):
-    """A named table of hidden Markov models: what an outcome tells depends on all outcomes before it."""
-
-    family: Literal["hidden-markov"]
-    category: Expression | None = Field(None, description="CEL, a string or an integer; none if there is one category")
-    table: Annotated[tuple[HiddenMarkovHypothesis, ...], Field(min_length=1, max_length=1_000)]
-
-
-StateNumber = Annotated[int, Field(ge=0, lt=MAX_OUTCOMES)]
-KernelEntry: TypeAlias = StateNumber | dict[StateNumber, Positive]
-"""The next state, or {next state: probability}."""
-KernelRow = Annotated[tuple[KernelEntry, ...], Field(min_length=1, max_length=MAX_MOVES)]
-Kernel = Annotated[tuple[KernelRow, ...], Field(min_length=1, max_length=MAX_OUTCOMES)]
-"""One row for each state, one entry for each action."""
-
-
-class MdpHypothesis(Model):
-    """One hypothesis about the transitions of a finite Markov decision process."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    prior: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
-        None, description="prior mass; give it for every hypothesis (sum 1) or for none (uniform)"
-    )
-    kernel: Kernel = Field(description="for each state the next state under each action, or {next: probability}")
-
-
-class WeightGrid(Model):
-    """An evenly spaced grid for the weight of one kernel."""
-
-    lower: Probability
-    upper: Probability
-    points: Annotated[int, Field(ge=1, le=10_000)]
-
-
-class KernelMixture(Model):
-    """Every combination of the kernels' weights on their grids is one hypothesis; the prior is uniform."""
-
-    kernels: dict[Identifier, Kernel] = Field(min_length=2, max_length=8, description="name to transitions")
-    weights: dict[Identifier, WeightGrid] = Field(description="probability that a step follows the kernel of that name")
-    rest: Identifier = Field(description="the kernel that has the rest of the probability")
-
-
-class FiniteMdp(Model):
-    """A finite Markov decision process with unknown transitions, whose state is observed.
-
-    The outcome is the next state, and `harm` names the unsafe states. The harm of an action is the probability of
-    an unsafe state within `horizon` steps: first the action, then the default policy.
-    """
-
-    family: Literal["finite-mdp"]
-    horizon: Annotated[int, Field(ge=1, le=1_000)] = Field(description="steps, the action's own included")
-    default_policy: Literal["uniform"] | tuple[StateNumber, ...] | None = Field(
-        None,
-        description="what is done after the action: an action for each state, or uniform; needed for a horizon above 1",
-    )
-    terminal: tuple[StateNumber, ...] = Field((), description="states that end an episode without harm")
-    table: Annotated[tuple[MdpHypothesis, ...], Field(min_length=1, max_length=10_000)] | None = Field(
-        None, description="named hypotheses; give this or a mixture"
-    )
-    mixture: KernelMixture | None = Field(None, description="a grid of mixtures of a few kernels; give this or a table")
 
 
 HypothesesSpec = Annotated[
@@ -315,14 +208,6 @@ class OutcomeSpec(Model):
     name: Identifier
     type: Literal["bool", "number"]
     unit: Annotated[str, Field(max_length=40)] | None = Field(None, description="for people, shown with numbers")
-
-
-class IntegerOutcomeSpec(Model):
-    """An outcome with finitely many values, for instance the state that was reached."""
-
-    name: Identifier
-    type: Literal["integer"]
-    count: Annotated[int, Field(ge=2, le=MAX_OUTCOMES)] = Field(description="the values are 0, ..., count - 1")
 
 
 Outcome: TypeAlias = Annotated[OutcomeSpec | IntegerOutcomeSpec, Field(discriminator="type")]

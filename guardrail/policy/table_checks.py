@@ -6,14 +6,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from guardrail.policy.schema import (
-    PRIOR_SUM_TOLERANCE,
-    BetaBernoulli,
-    CategoryCount,
-    CategoryKey,
-    FiniteTable,
-    TableHypothesis,
-)
+from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, BetaBernoulli, FiniteTable, TableHypothesis
+from guardrail.policy.schema_base import CategoryCount, CategoryKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

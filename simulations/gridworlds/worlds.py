@@ -19,8 +19,8 @@ from guardrail.client.integrations.gymnasium import Step
 from guardrail.domain import Guarantee, IntegerHarm
 from guardrail.hypotheses.finite_mdp import FiniteMdpFamily
 from guardrail.policy import parse_policy
+from guardrail.policy.memory_schema import FiniteMdp, MdpHypothesis
 from guardrail.policy.policy import Policy
-from guardrail.policy.schema import FiniteMdp, MdpHypothesis
 from guardrail.policy.yaml_source import read_file
 
 Name = Literal["lake", "lake-slight", "lake-dry", "cliff", "cliff-dry"]

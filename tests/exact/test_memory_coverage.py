@@ -14,7 +14,8 @@ from guardrail.hypotheses.finite_mdp import FiniteMdpFamily
 from guardrail.hypotheses.hidden_markov import HiddenMarkovFamily
 from guardrail.oracles.enumerated import EnumeratedOracle
 from guardrail.oracles.history import HistoryOracle
-from guardrail.policy.schema import FiniteMdp, HiddenMarkov, RatioBound
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
+from guardrail.policy.schema import RatioBound
 
 STEPS = 10
 ROUNDING = 1e-12

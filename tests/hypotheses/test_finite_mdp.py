@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from guardrail.domain import BooleanHarm, IntegerHarm
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.finite_mdp import FiniteMdpFamily
-from guardrail.policy.schema import FiniteMdp
+from guardrail.policy.memory_schema import FiniteMdp
 
 NAMES = ("action", "state")
 UNSAFE = IntegerHarm(frozenset({3}), 4)

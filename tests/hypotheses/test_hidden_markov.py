@@ -12,7 +12,7 @@ from scipy import stats
 from guardrail.domain import BooleanHarm, IntegerHarm, IntervalHarm
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.hidden_markov import HiddenMarkovFamily
-from guardrail.policy.schema import HiddenMarkov
+from guardrail.policy.memory_schema import HiddenMarkov
 
 DAMAGE, ABOVE = BooleanHarm(harmful=True), IntervalHarm(2.0, math.inf, inside=True)
 TWO = {"name": "two", "initial": (0.7, 0.3), "transitions": ((0.9, 0.1), (0.2, 0.8)), "rates": (0.1, 0.6)}

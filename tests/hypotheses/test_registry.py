@@ -4,15 +4,14 @@ import pytest
 
 from guardrail.domain import BooleanHarm, IntegerHarm, IntervalHarm
 from guardrail.hypotheses.registry import build
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
 from guardrail.policy.schema import (
     BernoulliLogistic,
     BetaBernoulli,
     BetaPrior,
     CoefficientGrid,
-    FiniteMdp,
     FiniteTable,
     GaussianLinear,
-    HiddenMarkov,
     LinearGaussianLattice,
     TableHypothesis,
     WeightPrior,

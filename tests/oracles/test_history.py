@@ -10,13 +10,8 @@ from guardrail.errors import SnapshotInvalid
 from guardrail.hypotheses.hidden_markov import HiddenMarkovFamily
 from guardrail.oracles.build import build_oracle
 from guardrail.oracles.history import HistoryOracle
-from guardrail.policy.schema import (
-    HiddenMarkov,
-    IidBound,
-    PlausibleBound,
-    PredictiveBound,
-    RatioBound,
-)
+from guardrail.policy.memory_schema import HiddenMarkov
+from guardrail.policy.schema import IidBound, PlausibleBound, PredictiveBound, RatioBound
 from guardrail.testing import reference
 
 DAMAGE = BooleanHarm(harmful=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from guardrail.errors import PolicyError
 from guardrail.policy import load_policy, parse_policy
 from guardrail.policy.document import MAX_PROBLEMS
-from guardrail.policy.schema import MAX_EXPRESSION_LENGTH
+from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH
 from guardrail.policy.yaml_source import MAX_DOCUMENT_BYTES
 
 NAMES = ["beta", "linear", "lattice", "logistic", "normal-table", "table"]

@@ -7,7 +7,7 @@ from guardrail.errors import InvalidInput
 from guardrail.policy import mixture as mixtures
 from guardrail.policy.diff import diff
 from guardrail.policy.lint import lint, log_smallest_prior
-from guardrail.policy.schema import WeightGrid
+from guardrail.policy.memory_schema import WeightGrid
 
 CASES = [
     # hidden Markov models
