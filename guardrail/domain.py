@@ -79,6 +79,8 @@ class ReasonCode(enum.StrEnum):
     FEATURE_ERROR = "FEATURE_ERROR"
     UNKNOWN_CATEGORY = "UNKNOWN_CATEGORY"
     CLASS_REFUTED = "CLASS_REFUTED"
+    STALE_POSTERIOR = "STALE_POSTERIOR"
+    """A world with memory took up outcomes while the bound was computed, again and again."""
     NUMERICAL_FAILURE = "NUMERICAL_FAILURE"
     DECISION_UNSPECIFIED = "DECISION_UNSPECIFIED"
     UNRECOGNIZED = "UNRECOGNIZED"
@@ -170,7 +172,19 @@ class IntervalHarm:
             raise ValueError(f"a harm interval needs lower < upper, got ({self.lower}, {self.upper})")
 
 
-HarmEvent: TypeAlias = BooleanHarm | IntervalHarm
+@dataclass(frozen=True, slots=True)
+class IntegerHarm:
+    """Harm is the event that an outcome from {0, ..., count - 1} is one of `harmful`."""
+
+    harmful: frozenset[int]
+    count: int
+
+    def __post_init__(self) -> None:
+        if not self.harmful <= set(range(self.count)):
+            raise ValueError(f"harmful outcomes must be among 0, ..., {self.count - 1}, got {sorted(self.harmful)}")
+
+
+HarmEvent: TypeAlias = BooleanHarm | IntervalHarm | IntegerHarm
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,19 @@ class _DecisionIds:
 _ids = _DecisionIds()
 
 
+STALE = HarmBound(
+    1.0,
+    None,
+    None,
+    NO_GUARANTEE,
+    Reason(
+        ReasonCode.STALE_POSTERIOR,
+        "outcomes came in while the bound was computed, and in a world with memory only the current posterior counts",
+    ),
+)
+"""Instead of a bound that an oracle with `needs_current` computed from an older posterior."""
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedCheck:
     """A check up to the point where the posterior is needed.
@@ -244,12 +257,18 @@ class Guard:
     def check_many(
         self, context: JsonObject, actions: Sequence[JsonObject], *, timeout: float | None = None
     ) -> list[Verdict]:
-        """Decide about several candidate actions against one posterior, in one kernel call."""
+        """Decide about several candidate actions against one posterior, in one kernel call.
+
+        Where outcomes depend on those before them, no outcome is taken up meanwhile.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         prepared = [self._judge.prepare(context, action) for action in actions]
         with self._lock:
             state, revision = self._state, self._revision
-        bounds = self._judge.bounds(state, prepared, deadline)
+            if self._judge.oracle.needs_current:
+                bounds = self._judge.bounds(state, prepared, deadline)
+        if not self._judge.oracle.needs_current:
+            bounds = self._judge.bounds(state, prepared, deadline)
         return [self._judge.decide(p, b, self.world, revision) for p, b in zip(prepared, bounds, strict=True)]
 
     def observe(self, context: JsonObject, action: JsonObject, outcome: JsonValue) -> None:

@@ -13,8 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from guardrail.domain import ReasonCode
 from guardrail.errors import GuardrailError, PolicyError, WorldUnavailable
-from guardrail.guard import Judge
+from guardrail.guard import STALE, Judge
 from guardrail.policy import parse_policy
 from guardrail.rebuild import CHUNK, observe_records
 from guardrail.records import verdict_from_dict, verdict_to_dict
@@ -215,7 +216,9 @@ def _recompute(forward: _Forward, revision: int, records: list[DecisionRecord]) 
         return
     judge = forward.judge
     prepared = [judge.prepare(entry.context, entry.action) for entry in readable]
-    bounds = judge.bounds(state, prepared)
+    computed = judge.bounds(state, prepared)
+    # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
+    bounds = [STALE if _is_stale(e) and b is not None else b for e, b in zip(readable, computed, strict=True)]
     verdicts = (judge.decide(p, b, forward.world, revision) for p, b in zip(prepared, bounds, strict=True))
     for entry in read:
         if isinstance(entry, _Logged):
@@ -234,6 +237,10 @@ def _read(record: DecisionRecord) -> _Logged | Replayed:
     except (KeyError, ValueError, TypeError) as error:
         return Replayed(record, (Difference("record", "unreadable", f"{type(error).__name__}: {error}"),))
     return _Logged(record, verdict, context, action)
+
+
+def _is_stale(entry: _Logged) -> bool:
+    return any(reason["code"] == ReasonCode.STALE_POSTERIOR for reason in entry.verdict["reasons"])
 
 
 def _columns(entry: _Logged) -> Iterator[Difference]:

@@ -9,7 +9,7 @@ kernels below it see arrays only.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -96,6 +96,60 @@ class EnumeratedFamily(Family, Protocol):
 
         In float64 it is never below the exact probability. float32 is for numbers without a promise.
         """
+        ...
+
+    def describe(self, index: int) -> tuple[str, Mapping[str, float]]:
+        """Name and parameters of one hypothesis, for a person to read."""
+        ...
+
+
+class Memory(NamedTuple):
+    """What the hypotheses of a world with memory remember of the observations so far.
+
+    Attributes:
+        log_belief: float64[H, S], log probability of each hidden state given the past, under each hypothesis.
+        rounding: float64[], nats by which rounding may have moved any of them.
+    """
+
+    log_belief: jax.Array
+    rounding: jax.Array
+
+
+class HistoryFamily(Family, Protocol):
+    """A finite class of H hypotheses whose likelihood of an outcome depends on all observations before it.
+
+    `step` and `harm` are pure JAX functions, traced under 64-bit mode; they read large arrays from `arrays` only.
+    """
+
+    size: int
+    """H, the number of hypotheses."""
+    arrays: Arrays
+    """The family's large arrays, float64, on the CPU."""
+    trace_key: Hashable
+    """Equal only for families whose JAX functions do the same to equal `arrays`: they share compiled programs."""
+
+    def log_prior(self) -> npt.NDArray[np.float64]:
+        """float64[H]: log prior masses; they sum to one, every mass is positive."""
+        ...
+
+    def initial_memory(self) -> Memory:
+        """The memory before any observation."""
+        ...
+
+    def step(
+        self, arrays: Arrays, memory: Memory, row: jax.Array, outcome: jax.Array
+    ) -> tuple[Memory, jax.Array, jax.Array]:
+        """Take up one observation.
+
+        Returns:
+            The memory after it; float64[H], the log likelihood of the outcome given the past (-inf where impossible);
+            float64[], most nats by which this step's rounding moved a finite entry of it, that of the memory before
+            not counted again.
+        """
+        ...
+
+    def harm(self, arrays: Arrays, memory: Memory, row: jax.Array) -> jax.Array:
+        """float64[H]: probability of harm at the next step given the past, never rounded down."""
         ...
 
     def describe(self, index: int) -> tuple[str, Mapping[str, float]]:

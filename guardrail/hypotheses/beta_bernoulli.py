@@ -24,7 +24,8 @@ from guardrail.bounds.beta_interval import ratio_interval
 from guardrail.domain import BooleanHarm, HarmEvent
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.base import Row
-from guardrail.policy.schema import BetaBernoulli, CategoryCount, CategoryKey
+from guardrail.policy.schema import BetaBernoulli
+from guardrail.policy.schema_base import CategoryCount, CategoryKey
 
 _UP = 1.0 + 2.0**-50
 """Covers the rounding of 1 - rate and of a division."""

@@ -31,6 +31,8 @@ class Oracle(Protocol):
     """F, the length of an encoded input."""
     guarantee: Guarantee
     """What every bound of this oracle promises while the class is not refuted."""
+    needs_current: bool
+    """True if outcomes depend on earlier ones: then a bound from an older posterior is unsound, else only looser."""
     unhurried: bool
     """True if `bound` is always so fast, or so unable to stop, that it takes no notice of deadlines."""
 

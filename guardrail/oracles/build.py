@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from guardrail.hypotheses import registry
+from guardrail.policy.memory_schema import HiddenMarkov
 from guardrail.policy.schema import BetaBernoulli, BoundSpec, GaussianLinear, HypothesesSpec
 
 if TYPE_CHECKING:
     from guardrail.domain import HarmEvent
-    from guardrail.hypotheses.base import EnumeratedFamily
+    from guardrail.hypotheses.base import EnumeratedFamily, HistoryFamily
     from guardrail.hypotheses.conjugate import ConjugateFamily
     from guardrail.oracles.base import Oracle
     from guardrail.oracles.placement import DeviceKind
@@ -40,6 +41,10 @@ def build_oracle(
         from guardrail.oracles import conjugate
 
         return conjugate.build(cast("ConjugateFamily", family), bound)
+    if isinstance(hypotheses, HiddenMarkov):
+        from guardrail.oracles.history import HistoryOracle
+
+        return HistoryOracle(cast("HistoryFamily", family), bound)
     from guardrail.oracles import placement
     from guardrail.oracles.enumerated import EnumeratedOracle
 

@@ -102,6 +102,7 @@ def _bound(
 class ConjugateOracle:
     """Posterior and bounds of one conjugate family under one rule; see `build`."""
 
+    needs_current = False
     unhurried = True
 
     def __init__(self, family: ConjugateFamily, delta: float | None, running: bool) -> None:

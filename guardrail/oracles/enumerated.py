@@ -124,6 +124,8 @@ class EnumeratedOracle:
             those that can share them evenly.
     """
 
+    needs_current = False
+
     def __init__(self, family: EnumeratedFamily, bound: BoundSpec, devices: Sequence[jax.Device] | None = None) -> None:
         self.row_length = family.row_length
         log_prior = family.log_prior()

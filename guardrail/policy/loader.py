@@ -17,11 +17,13 @@ from guardrail.policy import checks, wording
 from guardrail.policy.analysis import MAX_POLICY_COST, Finding, is_numeric, list_length
 from guardrail.policy.document import Document, Route, in_order
 from guardrail.policy.expressions import CheckedExpression, Environment
-from guardrail.policy.harm import harm_event
+from guardrail.policy.harm import harm_event, integer_event
 from guardrail.policy.inputs import FieldReader
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
 from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
-from guardrail.policy.schema import MAX_EXPRESSION_LENGTH, FieldDeclaration, FieldSpec, Model, OutcomeSpec, PolicySpec
+from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec
+from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
 
 if TYPE_CHECKING:
@@ -183,7 +185,7 @@ class _Draft:
             self._at(max(self.costs, key=lambda route: self.costs[route]), message)
 
     def _check_harm(self) -> None:
-        outcome: OutcomeSpec | None = self.sections["outcome"]
+        outcome: Outcome | None = self.sections["outcome"]
         text = self.data.get("harm")
         if outcome is None or not _is_expression(text):
             return
@@ -191,7 +193,10 @@ class _Draft:
         checked = self._checked(environment, ("harm",), text)
         if checked is None:
             return
-        event = harm_event(checked.tree, outcome.name, outcome.type)
+        if isinstance(outcome, IntegerOutcomeSpec):
+            event = integer_event(checked.tree, checked.program, outcome.name, outcome.count)
+        else:
+            event = harm_event(checked.tree, outcome.name, outcome.type)
         if isinstance(event, Finding):
             self._inside(("harm",), event)
         else:

@@ -7,33 +7,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov, IntegerOutcomeSpec, NormalSpec
+from guardrail.policy.schema_base import (
+    CategoryCount,
+    CategoryKey,
+    Expression,
+    Finite,
+    Identifier,
+    Model,
+    Name,
+    OpenProbability,
+    Positive,
+    Probability,
+)
 
 MAX_HYPOTHESES = 2**27
 """Largest enumerated class. A posterior takes about 13 bytes for each hypothesis, an observation twice as much."""
-MAX_CATEGORIES = 1_000_000
 PRIOR_SUM_TOLERANCE = 1e-6
 """How far prior masses may sum from one: decimal rounding. They are divided by their sum."""
 MAX_FEATURES = 1_000
 MAX_FIELDS = 1_000
 MAX_LIST_LENGTH = 1_024
-MAX_EXPRESSION_LENGTH = 2_000
 MAX_STRING_LENGTH = 10_000
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", description="letters, digits, underscores")]
-Expression = Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION_LENGTH, description="a CEL expression")]
-Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-OpenProbability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-CategoryKey: TypeAlias = str | int
-
-
-class Model(BaseModel):
-    """Every part of a policy: frozen, and unknown fields are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class FieldSpec(Model):
@@ -55,13 +52,6 @@ FieldDeclaration: TypeAlias = Literal["number", "integer", "bool", "string"] | F
 
 
 # ---------------------------------------------------------------- hypothesis classes
-
-
-class NormalSpec(Model):
-    """Parameters of a Gaussian outcome."""
-
-    mean: Finite = Field(description="in the outcome's unit")
-    sd: Positive = Field(description="standard deviation in the outcome's unit")
 
 
 class TableHypothesis(Model):
@@ -127,12 +117,6 @@ class BetaPrior(Model):
     b: Positive
 
 
-class CategoryCount(Model):
-    """Integer categories 0, ..., count - 1."""
-
-    count: Annotated[int, Field(ge=1, le=MAX_CATEGORIES)]
-
-
 class BetaBernoulli(Model):
     """P(outcome = true) = an unknown rate for each category, with independent Beta priors.
 
@@ -173,7 +157,7 @@ class GaussianLinear(Model):
 
 
 HypothesesSpec = Annotated[
-    FiniteTable | LinearGaussianLattice | BernoulliLogistic | BetaBernoulli | GaussianLinear,
+    FiniteTable | LinearGaussianLattice | BernoulliLogistic | BetaBernoulli | GaussianLinear | HiddenMarkov | FiniteMdp,
     Field(discriminator="family"),
 ]
 
@@ -226,6 +210,9 @@ class OutcomeSpec(Model):
     unit: Annotated[str, Field(max_length=40)] | None = Field(None, description="for people, shown with numbers")
 
 
+Outcome: TypeAlias = Annotated[OutcomeSpec | IntegerOutcomeSpec, Field(discriminator="type")]
+
+
 class DecisionSpec(Model):
     """Thresholds on the harm bound."""
 
@@ -265,8 +252,10 @@ class PolicySpec(Model):
         description="CEL: numbers, booleans or lists of numbers; their order is that of their names",
     )
     hypotheses: HypothesesSpec
-    outcome: OutcomeSpec
-    harm: Expression = Field(description="CEL over the outcome: a threshold, an interval, or a Boolean")
+    outcome: Outcome
+    harm: Expression = Field(
+        description="CEL over the outcome: a threshold, an interval, a Boolean, or a set of integers"
+    )
     bound: BoundSpec
     decision: DecisionSpec
     rules: Annotated[tuple[RuleSpec, ...], Field(max_length=200)] = ()

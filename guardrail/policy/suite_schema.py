@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from guardrail.policy.schema import Model
+from guardrail.policy.schema_base import Model
 
 SUITE_SCHEMA_ID = "urn:guardrail:v1:suite"
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-FAMILIES = ("bernoulli-logistic", "beta-bernoulli", "finite-table", "gaussian-linear", "linear-gaussian-lattice")
+FAMILIES = (
+    "bernoulli-logistic",
+    "beta-bernoulli",
+    "finite-mdp",
+    "finite-table",
+    "gaussian-linear",
+    "hidden-markov",
+    "linear-gaussian-lattice",
+)
 FILES = ("policy.yaml", "suite.yaml", "README.md")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 

@@ -82,6 +82,11 @@ class World:
         return self._posterior.revision
 
     @property
+    def committed(self) -> int:
+        """Number of observations that the log is known to hold; the posterior may not have taken them all up yet."""
+        return self._committed
+
+    @property
     def failed(self) -> bool:
         """True if the posterior is lost; the log still has everything."""
         return self._failure is not None

@@ -20,13 +20,7 @@ from guardrail.hypotheses.bernoulli_logistic import BernoulliLogisticFamily
 from guardrail.hypotheses.linear_gaussian_lattice import LinearGaussianLatticeFamily
 from guardrail.oracles import blocks, enumerated
 from guardrail.oracles.enumerated import EnumeratedOracle
-from guardrail.policy.schema import (
-    CoefficientGrid,
-    IidBound,
-    PlausibleBound,
-    PredictiveBound,
-    RatioBound,
-)
+from guardrail.policy.schema import CoefficientGrid, IidBound, PlausibleBound, PredictiveBound, RatioBound
 
 ROOT = Path(__file__).parents[2]
 ABOVE = IntervalHarm(6.0, math.inf, inside=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from guardrail.errors import PolicyError
 from guardrail.policy import load_policy, parse_policy
 from guardrail.policy.document import MAX_PROBLEMS
-from guardrail.policy.schema import MAX_EXPRESSION_LENGTH
+from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH
 from guardrail.policy.yaml_source import MAX_DOCUMENT_BYTES
 
 NAMES = ["beta", "linear", "lattice", "logistic", "normal-table", "table"]
@@ -37,7 +37,7 @@ SHAPE = [
     ("delta: 0.05", "delta: 1", ["20:29: delta is 1; needs a number less than 1.0"]),
     ("delta: 0.05", "delta: 0.05, alpha: 0.1", ["20:35: unknown field 'alpha'; known are delta, kind, running"]),
     ("running: true", "running: yes", ["20:44: running is 'yes'; needs true or false"]),
-    ("type: bool", "type: boolean", ["18:28: type is 'boolean'; needs bool or number; did you mean 'bool'?"]),
+    ("type: bool", "type: boolean", ["18:28: unknown type 'boolean'; did you mean 'bool'?"]),
     (
         "type: number",
         "type: numbr",
