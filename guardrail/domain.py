@@ -82,6 +82,10 @@ class ReasonCode(enum.StrEnum):
     STALE_POSTERIOR = "STALE_POSTERIOR"
     """A world with memory took up outcomes while the bound was computed, again and again."""
     NUMERICAL_FAILURE = "NUMERICAL_FAILURE"
+    MODEL_FAILED = "MODEL_FAILED"
+    """A program that describes the hypotheses raised, hung, broke its limits or returned what is no number."""
+    DIAGNOSTICS_FAILED = "DIAGNOSTICS_FAILED"
+    """An approximate posterior is not to be trusted: its diagnostics say so."""
     DECISION_UNSPECIFIED = "DECISION_UNSPECIFIED"
     UNRECOGNIZED = "UNRECOGNIZED"
     """A code that this version does not know; the message begins with it."""
@@ -184,7 +188,12 @@ class IntegerHarm:
             raise ValueError(f"harmful outcomes must be among 0, ..., {self.count - 1}, got {sorted(self.harmful)}")
 
 
-HarmEvent: TypeAlias = BooleanHarm | IntervalHarm | IntegerHarm
+@dataclass(frozen=True, slots=True)
+class ModelHarm:
+    """The probability of harm is what the program's own deterministic site `harm` says."""
+
+
+HarmEvent: TypeAlias = BooleanHarm | IntervalHarm | IntegerHarm | ModelHarm
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from guardrail.domain import (
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import Oracle, State
-from guardrail.oracles.build import build_oracle
+from guardrail.oracles.build import build_oracle_of
 from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
 
@@ -92,13 +92,13 @@ class Judge:
         device: what to compute an enumerated class on.
 
     :raises ValueError: if the class is inconsistent in itself or does not fit the policy.
+    :raises PolicyError: if the hypotheses are a program, and it is no hypothesis class.
     :raises DeviceUnavailable: if there is no such device.
     """
 
     def __init__(self, policy: Policy, device: DeviceKind = "cpu") -> None:
         self.policy = policy
-        spec = policy.spec
-        self.oracle: Oracle = build_oracle(spec.hypotheses, spec.bound, policy.harm, policy.feature_names, device)
+        self.oracle: Oracle = build_oracle_of(policy, device)
 
     def prepare(self, context: JsonObject, action: JsonObject) -> PreparedCheck:
         """Validate the input, try the hard rules, and encode the features.

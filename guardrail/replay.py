@@ -21,9 +21,10 @@ from guardrail.rebuild import CHUNK, observe_records
 from guardrail.records import verdict_from_dict, verdict_to_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from guardrail.domain import JsonObject, JsonValue, Verdict
+    from guardrail.policy import Policy
     from guardrail.store.base import DecisionRecord, Store
 
 TOLERANCE = 1e-9
@@ -82,7 +83,9 @@ class _Logged:
     action: JsonObject
 
 
-def replay(store: Store, *, policy: str | None = None, world: str | None = None) -> Iterator[Replayed]:
+def replay(
+    store: Store, *, policy: str | None = None, world: str | None = None, policies: Sequence[Policy] = ()
+) -> Iterator[Replayed]:
     """Recompute the decisions that are in the log when iteration starts, in the log's order.
 
     Only reads, so the store may be open read-only while a service writes to it.
@@ -91,11 +94,13 @@ def replay(store: Store, *, policy: str | None = None, world: str | None = None)
         store: where the logs lie.
         policy: only decisions of this policy.
         world: only decisions of this world.
+        policies: policies whose hypotheses are programs. The store has their documents, not their code; decisions
+            of a revision that is not among them cannot be recomputed.
 
     :raises StoreCorrupt: if a record's checksum does not fit it.
     :raises StoreError: if the store cannot be read.
     """
-    judges = _Judges(store)
+    judges = _Judges(store, policies)
     for place, records in itertools.groupby(store.decisions(policy, world), _place):
         try:
             forward = _Forward(judges.get(place[2]), store, place[0], place[1])
@@ -153,8 +158,9 @@ class _IrreproducibleError(Exception):
 class _Judges:
     """Compiled policies by revision; the most recent ones are kept."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, policies: Sequence[Policy]) -> None:
         self._store = store
+        self._programs = {policy.revision: policy for policy in policies if policy.program is not None}
         self._kept: OrderedDict[str, Judge] = OrderedDict()
 
     def get(self, revision: str) -> Judge:
@@ -169,7 +175,7 @@ class _Judges:
         if document is None:
             raise _IrreproducibleError(Difference("policy_document", revision, "not in the store"))
         try:
-            judge = Judge(parse_policy(document))
+            judge = Judge(self._programs[revision] if revision in self._programs else parse_policy(document))
         except GuardrailError as error:
             first = str(error.problems[0]) if isinstance(error, PolicyError) else str(error)
             raise _IrreproducibleError(Difference("policy_document", revision, first)) from error

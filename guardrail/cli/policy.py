@@ -40,13 +40,24 @@ PolicyPaths = Annotated[
 def lint(
     paths: PolicyPaths,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw what a program's prior says of outcomes and harm, as PNG."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check policy files: every error as file:line:column, and warnings about what is valid but doubtful.
 
+    A program is loaded in a process of its own, and what it says before any data is checked: log-likelihoods are
+    finite, outcomes plausible, harms in [0, 1], and the same seed gives the same numbers.
+
     Exit status: 0 if every file is a policy, 1 if not.
     """
-    results = [_lint(path) for path in _policy_files(paths)]
+    files = policy_files(paths)
+    if plot is not None and len(files) != 1:
+        raise typer.BadParameter("--plot takes one policy", param_hint="--plot")
+    with errors(as_json):
+        results = [_lint(path, plot) for path in files]
     failed = any(not r["valid"] or (strict and r["warnings"]) for r in results)
     if as_json:
         emit({"files": results})
@@ -101,7 +112,7 @@ def run_suites(
 
     Also says which rules, decisions and reasons no case reaches. Exit status: 0 if every case passes, 1 if not.
     """
-    files = _policy_files(paths)
+    files = policy_files(paths)
     console = progress_console()
     results = []
     for place, file in enumerate(files):
@@ -173,7 +184,7 @@ def reload(
         typer.echo(f"{name} is gone")
 
 
-def _lint(path: Path) -> dict[str, Any]:
+def _lint(path: Path, plot: Path | None) -> dict[str, Any]:
     from guardrail.policy import load_policy
     from guardrail.policy.lint import lint as warnings_of
 
@@ -182,17 +193,27 @@ def _lint(path: Path) -> dict[str, Any]:
     except PolicyError as error:
         found = [problem_to_dict(p) for p in error.problems]
         return {"path": str(path), "valid": False, "name": None, "revision": None, "errors": found, "warnings": []}
+    wrong, doubtful = [], warnings_of(policy)
+    if policy.program is not None:
+        from guardrail.programs import lint as programs
+
+        prior = programs.check(policy)
+        wrong, doubtful = prior.errors, [*doubtful, *prior.warnings]
+        if plot is not None and prior.drawn:
+            programs.plot(policy, prior.drawn, plot)
+    elif plot is not None:
+        raise typer.BadParameter(f"{policy.name} has no program whose prior could be drawn", param_hint="--plot")
     return {
         "path": str(path),
-        "valid": True,
+        "valid": not wrong,
         "name": policy.name,
         "revision": policy.revision,
-        "errors": [],
-        "warnings": [problem_to_dict(p) for p in warnings_of(policy)],
+        "errors": [problem_to_dict(p) for p in wrong],
+        "warnings": [problem_to_dict(p) for p in doubtful],
     }
 
 
-def _policy_files(paths: Sequence[Path]) -> list[Path]:
+def policy_files(paths: Sequence[Path]) -> list[Path]:
     """The policy files that the paths stand for.
 
     :raises typer.BadParameter: if a folder holds none.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guardrail.cli.console import AsJson, ExitCode, emit, errors, progress_console, report_error, text_console
+from guardrail.cli.policy import policy_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,12 +21,17 @@ def replay(
     store: Annotated[Path, typer.Option(metavar="PATH", help="The SQLite database. It is only read.")],
     policy: Annotated[str | None, typer.Option(metavar="NAME", help="Only decisions of this policy.")] = None,
     world: Annotated[str | None, typer.Option(metavar="ID", help="Only decisions of this world.")] = None,
+    policies: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Policy files or folders, for policies with programs. Repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute every logged decision from the logs and report those that differ; there must be none.
 
     A decision differs if its decision, its reason codes, what its guarantee promises, or a number beyond
     1e-9 is not what policy document, observation log and request give. A service may be writing to the store.
+    The store does not hold programs: give the files of their policies with --policies.
 
     Exit status: 0 if every decision is reproduced, 1 if any differs or the log is damaged.
     """
@@ -34,12 +40,14 @@ def replay(
     tally = _Tally(as_json=as_json)
     damage: StoreCorrupt | None = None
     with errors(as_json):
+        from guardrail.policy import load_policy
         from guardrail.replay import replay as recompute
         from guardrail.store import open_store
 
         opened = open_store(store, read_only=True)
         try:
-            for replayed in _with_progress(recompute(opened, policy=policy, world=world)):
+            given = [load_policy(path) for path in policy_files(policies or [])]
+            for replayed in _with_progress(recompute(opened, policy=policy, world=world, policies=given)):
                 tally.add(replayed)
         except StoreCorrupt as error:
             damage = error

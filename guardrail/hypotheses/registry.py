@@ -59,3 +59,5 @@ def build(spec: HypothesesSpec, harm: HarmEvent, feature_names: tuple[str, ...])
             from guardrail.hypotheses.finite_mdp import FiniteMdpFamily
 
             return FiniteMdpFamily.from_spec(spec, harm, feature_names)
+        case _:
+            raise ValueError(f"{spec.family} hypotheses are a program: they are built in a process of their own")

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from guardrail.hypotheses.conjugate import ConjugateFamily
     from guardrail.oracles.base import Oracle
     from guardrail.oracles.placement import DeviceKind
+    from guardrail.policy import Policy
+
+
+def build_oracle_of(policy: Policy, device: DeviceKind = "cpu") -> Oracle:
+    """The oracle of a policy; a program's runs in a process of its own.
+
+    :raises ValueError: if the class is inconsistent; see `build_oracle`.
+    :raises PolicyError: if the hypotheses are a program, and it cannot be loaded or is no hypothesis class.
+    """
+    if policy.program is None:
+        return build_oracle(policy.spec.hypotheses, policy.spec.bound, policy.harm, policy.feature_names, device)
+    from guardrail.programs.start import start
+
+    return start(policy)
 
 
 def build_oracle(
@@ -49,3 +63,11 @@ def build_oracle(
     from guardrail.oracles.enumerated import EnumeratedOracle
 
     return EnumeratedOracle(cast("EnumeratedFamily", family), bound, placement.devices(device))
+
+
+def close(oracle: Oracle) -> None:
+    """End the process of a program's oracle; nothing for the others."""
+    from guardrail.programs.oracle import IsolatedOracle
+
+    if isinstance(oracle, IsolatedOracle):
+        oracle.close()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from guardrail.policy.memory_checks import finite_mdp, hidden_markov
 from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
+from guardrail.policy.program_checks import program
+from guardrail.policy.program_schema import NumpyroProgram, ProgramSpec, PyroProgram
 from guardrail.policy.schema import (
     MAX_FEATURES,
     MAX_HYPOTHESES,
@@ -63,8 +65,8 @@ def _outcome_fits_family(parts: Parts) -> Iterator[Problem]:
     family, outcome = parts.hypotheses, parts.outcome
     if family is None or outcome is None:
         return
-    if isinstance(family, FiniteTable | HiddenMarkov):
-        # bool or number: each row of the table says which, and is checked there.
+    if isinstance(family, FiniteTable | HiddenMarkov | ProgramSpec):
+        # bool or number: each row of the table, or the program, says which, and is checked there.
         if outcome.type != "integer":
             return
         needed = "bool or number"
@@ -170,6 +172,8 @@ _FAMILY_CHECKS: dict[type, Callable[..., Iterator[Problem]]] = {
     GaussianLinear: _gaussian_linear,
     HiddenMarkov: hidden_markov,
     FiniteMdp: finite_mdp,
+    NumpyroProgram: program,
+    PyroProgram: program,
 }
 
 

@@ -89,6 +89,8 @@ def _reasons(old: Policy, new: Policy) -> Iterator[str]:
         yield "name: another policy has worlds of its own"
     if before.hypotheses != after.hypotheses:
         yield "hypotheses: another class or prior"
+    elif _files(old) != _files(new):
+        yield "hypotheses: the program's files are others, so it may be another class or prior"
     if before.features != after.features or old.feature_names != new.feature_names:
         yield "features: the hypotheses see other numbers"
     elif _declared_for_features(old) != _declared_for_features(new):
@@ -120,7 +122,12 @@ def _declared_for_features(policy: Policy) -> dict[tuple[str, str], tuple[str, i
 
 
 def _plain(policy: Policy) -> dict[str, Any]:
-    return policy.spec.model_dump(by_alias=True, exclude_none=True)
+    plain = policy.spec.model_dump(by_alias=True, exclude_none=True)
+    return {**plain, "program files": _files(policy)} if policy.program is not None else plain
+
+
+def _files(policy: Policy) -> dict[str, str]:
+    return {} if policy.program is None else dict(policy.program.digests)
 
 
 def _changes(path: str, old: Any, new: Any) -> Iterator[Change]:

@@ -9,6 +9,7 @@ from guardrail.policy.analysis import fields_tested
 from guardrail.policy.document import Document, Route, in_order
 from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
 from guardrail.policy.mixture import combinations
+from guardrail.policy.program_schema import GridUse, PosteriorUse, ProgramSpec, SampledUse
 from guardrail.policy.schema import (
     BernoulliLogistic,
     CoefficientGrid,
@@ -50,6 +51,10 @@ def log_smallest_prior(policy: Policy) -> float | None:
         if isinstance(family.prior, ProductPrior):
             return dimension * math.log(min(family.prior.probabilities))
         return -dimension * math.log(family.levels)
+    if isinstance(family, ProgramSpec):
+        if isinstance(family.use, GridUse) and isinstance(family.use.points, dict):
+            return -sum(map(math.log, family.use.points.values()))
+        return -math.log(family.use.draws) if isinstance(family.use, SampledUse) else None
     if isinstance(family, BernoulliLogistic):
         return sum(map(_log_smallest_mass, (family.intercept, *family.coefficients.values())))
     return None
@@ -132,6 +137,19 @@ def _class(policy: Policy, document: Document) -> Iterator[Problem]:
     route: Route = ("hypotheses",)
     if isinstance(family, FiniteTable | HiddenMarkov | FiniteMdp) and len(family.table or ()) == 1:
         yield document.problem((*route, "table"), "one hypothesis only: nothing can be learned from outcomes")
+    if isinstance(family, ProgramSpec) and isinstance(family.use, PosteriorUse):
+        message = "the posterior is approximated, so every bound is an estimate; sampled and grid have a theorem"
+        yield document.problem((*route, "use", "kind"), message)
+    if isinstance(family, ProgramSpec) and family.monte_carlo is not None:
+        message = (
+            "harm is simulated, so every bound is an estimate; an outcome with a cdf, or a site harm, has a theorem"
+        )
+        yield document.problem((*route, "monte_carlo"), message)
+    if isinstance(family, ProgramSpec) and not family.prior_predictive.inputs:
+        message = (
+            "no example inputs are given, so the program is tried with every feature 1.0; add prior_predictive.inputs"
+        )
+        yield document.key_problem((*route, "prior_predictive"), message)
     if isinstance(family, GaussianLinear) and family.box is None and isinstance(policy.spec.bound, RatioBound):
         message = (
             "without a box the bound of an action is 1 until outcomes determine its direction; "

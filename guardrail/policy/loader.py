@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError, create_model
 
+from guardrail.domain import ModelHarm
 from guardrail.errors import PolicyError, Problem
 from guardrail.policy import checks, wording
 from guardrail.policy.analysis import MAX_POLICY_COST, Finding, is_numeric, list_length
@@ -22,6 +23,8 @@ from guardrail.policy.inputs import FieldReader
 from guardrail.policy.memory_schema import IntegerOutcomeSpec
 from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
+from guardrail.policy.program_schema import ProgramSpec
+from guardrail.policy.program_source import ProgramSource, read_program
 from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec
 from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
@@ -37,30 +40,34 @@ def load_policy(path: str | Path) -> Policy:
 
     :raises PolicyError: if the file cannot be read or the policy is wrong; holds every problem.
     """
-    return parse_policy(read_file(Path(path)), str(path))
+    return parse_policy(read_file(Path(path)), str(path), folder=Path(path).parent)
 
 
-def parse_policy(text: str, path: str = "policy.yaml") -> Policy:
+def parse_policy(text: str, path: str = "policy.yaml", *, folder: Path | None = None) -> Policy:
     """Check and compile a policy document.
 
     Args:
         text: the YAML document.
         path: what to call it in messages.
+        folder: where the files lie that it names; without it a policy that names a program is refused.
 
     :raises PolicyError: if the policy is wrong; holds every problem.
     """
-    draft = _Draft(read_document(text, path))
+    draft = _Draft(read_document(text, path), folder)
     spec = draft.check()
     if spec is None or draft.harm is None:
         raise PolicyError(in_order(draft.document, draft.problems))
     programs = _programs(draft, spec)
     names = tuple(name for feature in programs.features for name in feature.flattened)
-    return Policy(spec, text, path, revision(spec), draft.harm, names, programs)
+    digest = None if draft.program is None else draft.program.digest
+    return Policy(spec, text, path, revision(spec, digest), draft.harm, names, programs, draft.program)
 
 
-def revision(spec: PolicySpec) -> str:
-    """SHA-256 (hexadecimal) of the canonical JSON of a validated policy."""
+def revision(spec: PolicySpec, program: str | None = None) -> str:
+    """SHA-256 (hexadecimal) of the canonical JSON of a validated policy, and of its program's digest if it has one."""
     text = json.dumps(_canonical(spec.model_dump(by_alias=True)), sort_keys=True, separators=(",", ":"))
+    if program is not None:
+        text += program
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -78,6 +85,7 @@ class _Draft:
     """A policy while it is being checked: what is right so far, and what is wrong."""
 
     document: Document
+    folder: Path | None = None
     problems: list[Problem] = field(default_factory=list)
     sections: dict[str, Any] = field(default_factory=dict)
     environment: Environment | None = None
@@ -86,6 +94,7 @@ class _Draft:
     category: CheckedExpression | None = None
     rules: list[CheckedExpression] = field(default_factory=list)
     harm: HarmEvent | None = None
+    program: ProgramSource | None = None
     costs: dict[Route, float] = field(default_factory=dict)
     data: dict[Any, Any] = field(default_factory=dict)
 
@@ -98,6 +107,7 @@ class _Draft:
         if self.environment is not None:
             self._check_expressions(self.environment)
         self._check_harm()
+        self._read_program()
         self.problems.extend(checks.problems(self._parts()))
         return spec if not self.problems else None
 
@@ -187,6 +197,8 @@ class _Draft:
     def _check_harm(self) -> None:
         outcome: Outcome | None = self.sections["outcome"]
         text = self.data.get("harm")
+        if "harm" not in self.data and self.sections["hypotheses"] is not None:
+            self._harm_of_model()
         if outcome is None or not _is_expression(text):
             return
         environment = Environment({"outcome": {outcome.name: FieldSpec(type=outcome.type)}})
@@ -201,6 +213,29 @@ class _Draft:
             self._inside(("harm",), event)
         else:
             self.harm = event
+
+    def _harm_of_model(self) -> None:
+        if isinstance(self.sections["hypotheses"], ProgramSpec):
+            self.harm = ModelHarm()
+        else:
+            self._at((), "field 'harm' is missing; add it (only a program can have a site of that name instead)")
+
+    def _read_program(self) -> None:
+        family = self.sections["hypotheses"]
+        if not isinstance(family, ProgramSpec):
+            return
+        if self.folder is None:
+            message = (
+                "names a program, and a program is code: it is read only from the folder of a policy file, never from "
+                "a policy's text alone; save the policy beside its program and load the file"
+            )
+            self._at(("hypotheses", "model"), message)
+            return
+        found = read_program(family, self.folder)
+        if isinstance(found, ProgramSource):
+            self.program = found
+        else:
+            self.problems.extend(self.document.problem(("hypotheses", *key), message) for key, message in found)
 
     def _parts(self) -> Parts:
         declared = self.sections["features"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from guardrail.domain import HarmEvent, JsonObject
     from guardrail.policy.analysis import FieldRef
+    from guardrail.policy.program_source import ProgramSource
     from guardrail.policy.schema import PolicySpec, RuleSpec
 
 
@@ -111,6 +112,7 @@ class Policy:
         harm: the event whose probability is bounded.
         feature_names: the flattened numeric features, sorted by feature name; the order of `FeatureValues.numbers`.
         programs: the compiled expressions.
+        program: the world model's files, if its hypotheses are a program; else None.
     """
 
     spec: PolicySpec
@@ -120,6 +122,7 @@ class Policy:
     harm: HarmEvent
     feature_names: tuple[str, ...]
     programs: Programs = field(repr=False, compare=False)
+    program: ProgramSource | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

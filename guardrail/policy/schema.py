@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov, IntegerOutcomeSpec, NormalSpec
+from guardrail.policy.program_schema import NumpyroProgram, PyroProgram
 from guardrail.policy.schema_base import (
     CategoryCount,
     CategoryKey,
@@ -157,7 +158,15 @@ class GaussianLinear(Model):
 
 
 HypothesesSpec = Annotated[
-    FiniteTable | LinearGaussianLattice | BernoulliLogistic | BetaBernoulli | GaussianLinear | HiddenMarkov | FiniteMdp,
+    FiniteTable
+    | LinearGaussianLattice
+    | BernoulliLogistic
+    | BetaBernoulli
+    | GaussianLinear
+    | HiddenMarkov
+    | FiniteMdp
+    | NumpyroProgram
+    | PyroProgram,
     Field(discriminator="family"),
 ]
 
@@ -253,8 +262,10 @@ class PolicySpec(Model):
     )
     hypotheses: HypothesesSpec
     outcome: Outcome
-    harm: Expression = Field(
-        description="CEL over the outcome: a threshold, an interval, a Boolean, or a set of integers"
+    harm: Expression | None = Field(
+        None,
+        description="CEL over the outcome: a threshold, an interval, a Boolean, or a set of integers; left out only if "
+        "a program says it",
     )
     bound: BoundSpec
     decision: DecisionSpec

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from guardrail.errors import Problem
     from guardrail.policy.document import Document, Route
     from guardrail.policy.parts import Parts
+    from guardrail.policy.program_schema import ProgramSpec
 
 
 def finite_table(parts: Parts, family: FiniteTable) -> Iterator[Problem]:
@@ -92,8 +93,13 @@ def _row_categories(row: TableHypothesis) -> set[CategoryKey] | None:
 
 def beta_bernoulli(parts: Parts, family: BetaBernoulli) -> Iterator[Problem]:
     """What does not fit in a beta-bernoulli class."""
-    document, categories = parts.document, family.categories
     yield from no_features(parts, family.family)
+    yield from listed_categories(parts, family)
+
+
+def listed_categories(parts: Parts, family: BetaBernoulli | ProgramSpec) -> Iterator[Problem]:
+    """What does not fit in a list of categories."""
+    document, categories = parts.document, family.categories
     if family.category is None:
         if categories is not None:
             message = "categories are listed, but no category is given; add hypotheses.category"

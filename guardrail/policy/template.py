@@ -13,8 +13,13 @@ FAMILIES = (
     "gaussian-linear",
     "hidden-markov",
     "linear-gaussian-lattice",
+    "numpyro",
+    "pyro",
 )
+PROGRAMS = ("numpyro", "pyro")
 FILES = ("policy.yaml", "suite.yaml", "README.md")
+MODEL = "model.py"
+"""The further file of a family in PROGRAMS."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
@@ -35,4 +40,10 @@ def template(name: str, family: str) -> dict[str, str]:
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
     folder = resources.files("guardrail.policy") / "templates" / family
-    return {file: (folder / file).read_text(encoding="utf-8").replace("{{name}}", name) for file in FILES}
+    sources = {file: file for file in FILES}
+    if family in PROGRAMS:
+        sources[MODEL] = f"{MODEL}.txt"  # not a module of this package
+    return {
+        file: (folder / source).read_text(encoding="utf-8").replace("{{name}}", name)
+        for file, source in sources.items()
+    }

@@ -158,6 +158,8 @@ def _pattern(context: Mapping[str, Any]) -> str:
         return "needs letters, digits and underscores, at most 63, not starting with a digit"
     if pattern.startswith("^[a-z]"):
         return "needs lower-case letters, digits and hyphens, at most 63, starting with a letter"
+    if ":" in pattern:
+        return "needs file.py:function, the file in the policy's folder, without '..' and not starting with '/'"
     if pattern.startswith("^[A-Za-z0-9_]["):
         return "needs the name of a file in the same folder"
     return f"needs to match {pattern}" if pattern else "needs a string; quote it"

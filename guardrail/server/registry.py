@@ -22,6 +22,7 @@ from guardrail.errors import (
     WorldUnavailable,
 )
 from guardrail.guard import Judge
+from guardrail.oracles.build import close
 from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
 from guardrail.rebuild import make_snapshot, restore
@@ -40,6 +41,7 @@ class LoadedPolicy:
 
     Attributes:
         judge: the policy and its oracle.
+        kernel: the thread on which its worlds compute; of its own if its hypotheses are a program.
         prior: answers checks of worlds that hold no observation yet.
         worlds: world id -> world that holds observations.
         broken: world id -> why its log does not fit the policy.
@@ -49,6 +51,7 @@ class LoadedPolicy:
     """
 
     judge: Judge
+    kernel: KernelThread
     prior: World
     worlds: dict[str, World] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
@@ -102,9 +105,14 @@ class Registry:
                 for loaded in paused:
                     await self._quiesce(loaded)
                 prepared = {name: await self._prepare(judge) for name, judge in judges.items()}
+                left = [self._policies[name] for name in [*prepared, *gone] if name in self._policies]
                 self._policies |= prepared
                 for name in gone:
                     del self._policies[name]
+                kept = [loaded.judge for loaded in self._policies.values()]
+                for loaded in left:
+                    if loaded.judge not in kept:
+                        self._keep_running(self._release(loaded))
             finally:
                 for loaded in paused:
                     loaded.reporting.set()  # reports that waited look their policy up again
@@ -156,7 +164,7 @@ class Registry:
             return world
         if sum(len(p.worlds) for p in self._policies.values()) >= self._settings.max_worlds:
             raise LimitExceeded(f"{self._settings.max_worlds} worlds are in use already")
-        return self._make(loaded.judge, world_id, loaded.judge.oracle.init(), 0)
+        return self._make(loaded.judge, loaded.kernel, world_id, loaded.judge.oracle.init(), 0)
 
     def keep(self, loaded: LoadedPolicy, world: World) -> World:
         """The world under its id: this one, or the one that another report made meanwhile."""
@@ -177,7 +185,9 @@ class Registry:
                 await self._quiesce(loaded)
                 try:
                     state, revision = await asyncio.to_thread(restore, loaded.judge, self._store, world.world_id)
-                    loaded.worlds[world.world_id] = self._make(loaded.judge, world.world_id, state, revision)
+                    loaded.worlds[world.world_id] = self._make(
+                        loaded.judge, loaded.kernel, world.world_id, state, revision
+                    )
                     log.info("world_rebuilt", policy=loaded.judge.policy.name, world=world.world_id, revision=revision)
                 except Exception:
                     log.exception("world_not_rebuilt", policy=loaded.judge.policy.name, world=world.world_id)
@@ -194,6 +204,7 @@ class Registry:
             for world in loaded.worlds.values():
                 if world.revision > world.snapshot_revision:
                     await self._snapshot(world)
+            await self._release(loaded)
 
     def _has_revision(self, name: str, revision: str) -> bool:
         loaded = self._policies.get(name)
@@ -203,7 +214,8 @@ class Registry:
         """Everything that a policy needs to serve; nothing of it is visible yet."""
         policy = judge.policy
         await self._writer.run(lambda: self._store.record_policy(policy.name, policy.revision, policy.document))
-        loaded = LoadedPolicy(judge, self._make(judge, "", judge.oracle.init(), 0))
+        kernel = self._kernel_of(judge)
+        loaded = LoadedPolicy(judge, kernel, self._make(judge, kernel, "", judge.oracle.init(), 0))
         for record in await asyncio.to_thread(self._store.worlds, policy.name):
             try:
                 state, revision = await asyncio.to_thread(restore, judge, self._store, record.world)
@@ -211,10 +223,24 @@ class Registry:
                 log.error("world_not_restored", policy=policy.name, world=record.world, why=str(error))
                 loaded.broken[record.world] = str(error)
                 continue
-            loaded.worlds[record.world] = self._make(judge, record.world, state, revision)
+            loaded.worlds[record.world] = self._make(judge, kernel, record.world, state, revision)
         loaded.reporting.set()
         log.info("policy_loaded", policy=policy.name, revision=policy.revision, worlds=len(loaded.worlds))
         return loaded
+
+    def _kernel_of(self, judge: Judge) -> KernelThread:
+        """The thread for a judge's worlds. A program may hang: it gets one of its own, and no other world waits."""
+        if judge.policy.program is None:
+            return self._kernel
+        present = self._policies.get(judge.policy.name)
+        return present.kernel if present is not None and present.judge is judge else KernelThread()
+
+    async def _release(self, loaded: LoadedPolicy) -> None:
+        """End the thread and the process of a program that is not used any more."""
+        if loaded.kernel is self._kernel:
+            return
+        loaded.kernel.submit(lambda: close(loaded.judge.oracle))  # after what waits; later checks are rejected
+        await asyncio.to_thread(loaded.kernel.close)
 
     async def _quiesce(self, loaded: LoadedPolicy) -> None:
         """Let no further report in and wait for those that are being committed."""
@@ -227,13 +253,13 @@ class Registry:
             except WorldUnavailable:
                 continue  # it is rebuilt from the log
 
-    def _make(self, judge: Judge, world_id: str, state: object, revision: int) -> World:
+    def _make(self, judge: Judge, kernel: KernelThread, world_id: str, state: object, revision: int) -> World:
         return World(
             judge,
             world_id,
             state,
             revision,
-            kernel=self._kernel,
+            kernel=kernel,
             max_waiting=self._settings.max_waiting_checks,
             on_advance=self._maybe_snapshot,
         )
@@ -250,7 +276,7 @@ class Registry:
         task.add_done_callback(self._tasks.discard)
 
     async def _snapshot(self, world: World) -> None:
-        revision, arrays = await asyncio.to_thread(world.dump)
+        revision, arrays = await world.dump()
         snapshot = await asyncio.to_thread(make_snapshot, world.judge, world.world_id, revision, arrays)
         try:
             await self._writer.run(lambda: self._store.save_snapshot(snapshot))

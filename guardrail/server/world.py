@@ -22,7 +22,7 @@ from guardrail.errors import LimitExceeded, WorldUnavailable
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
-from guardrail.server.kernel import KernelThread
+from guardrail.server.kernel import KernelThread, T
 
 log = structlog.get_logger()
 
@@ -148,13 +148,23 @@ class World:
         """
         self._require_usable()
         oracle, state = self.judge.oracle, self._posterior.state
-        summary = await asyncio.to_thread(oracle.summary, state)
-        return summary, NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
 
-    def dump(self) -> tuple[int, dict[str, Any]]:
-        """Revision and arrays of the present posterior, for a snapshot. May run on any thread."""
+        def look() -> tuple[PosteriorSummary, Guarantee]:
+            summary = oracle.summary(state)
+            return summary, NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
+
+        return await self._aside(look)
+
+    async def dump(self) -> tuple[int, dict[str, Any]]:
+        """Revision and arrays of the present posterior, for a snapshot."""
         posterior = self._posterior
-        return posterior.revision, self.judge.oracle.dump(posterior.state)
+        return posterior.revision, await self._aside(lambda: self.judge.oracle.dump(posterior.state))
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Run something that may take a while; what asks a program waits on that program's own thread."""
+        if self.judge.policy.program is not None:
+            return await self._kernel.run(work)
+        return await asyncio.to_thread(work)
 
     def _require_usable(self) -> None:
         if self._failure is not None:

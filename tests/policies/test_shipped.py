@@ -18,7 +18,7 @@ from guardrail.policy.lint import lint
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "policies"
 NAMES = ("cliff-walking", "exploding-bandit", "frozen-lake", "oring-launch", "reactor-temperature", "tool-calls")
-READMES = sorted(FOLDER.glob("**/README.md"))
+READMES = sorted([FOLDER / "README.md", *FOLDER.glob("*/README.md")])
 BOUND = re.compile(r"(?<=harm bound )[0-9.e+-]+")
 
 

@@ -1,24 +1,25 @@
 import pytest
 
-from guardrail.policy import load_policy, parse_policy
+from guardrail.policy import load_policy
 from guardrail.policy.lint import lint
 from guardrail.policy.suite import run_suite
 from guardrail.policy.suite_file import load_suite
-from guardrail.policy.template import FAMILIES, FILES, template
+from guardrail.policy.template import FAMILIES, FILES, MODEL, PROGRAMS, template
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_template_is_a_sound_policy_with_a_suite(family, tmp_path):
     files = template("my-policy", family)
-    assert tuple(files) == FILES
-    policy = parse_policy(files["policy.yaml"])
+    assert tuple(files) == (*FILES, MODEL) if family in PROGRAMS else FILES
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    policy = load_policy(tmp_path / "policy.yaml")
     assert policy.name == "my-policy"
     assert policy.spec.hypotheses.family == family
     assert lint(policy) == []
     assert "#" in files["policy.yaml"]
     assert files["README.md"].startswith("# my-policy\n")
     assert not any("{{" in text for text in files.values())
-    (tmp_path / "suite.yaml").write_text(files["suite.yaml"])
     suite, _ = load_suite(tmp_path / "suite.yaml")
     assert {case.expect.decision for case in suite.cases} == {"accept", "escalate", "reject"}
 
