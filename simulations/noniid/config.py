@@ -17,6 +17,8 @@ MAX_HYPOTHESES = 2**22
 """As many as an episode is played with; the service enumerates more."""
 MAX_NUMBERS = 10**8
 """Of chance, or of places in random orders, in one chunk."""
+MAX_MEANS = 500
+"""Different mean rewards of an arm: programs are unrolled over them, and take long to compile."""
 PAPER_ALPHAS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 
@@ -57,6 +59,12 @@ class BanditConfig(SuiteConfig):
             raise ValueError(
                 f"levels^dim = {self.levels}^{self.dim} hypotheses are too many; "
                 f"at most {MAX_HYPOTHESES} are enumerated"
+            )
+        means = (self.levels - 1) ** 2 * self.dim + 1
+        if means > MAX_MEANS:
+            raise ValueError(
+                f"(levels - 1)^2 * dim + 1 = {means} different mean rewards are too many; at most {MAX_MEANS}, so "
+                "choose fewer levels or features"
             )
         if self.chunk * self.steps * self.arms > MAX_NUMBERS:
             raise ValueError(

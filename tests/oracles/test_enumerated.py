@@ -319,6 +319,37 @@ def test_membership_never_leaves_out_what_extended_precision_keeps(make):
         assert not members[exact < math.log(delta) - 10 * slack - 1e-9].any()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [lambda spec: EnumeratedOracle(lattice(), spec), one_by_one], ids=["sums", "products"])
+def test_a_million_observations_leave_no_member_out(make):
+    """Of a set that extended precision keeps; the features are so small that the set is still large then."""
+    random = np.random.default_rng(11)
+    rows = random.normal(size=(1_000_000, 3)) * [1e-3, 2e-3, 5e-4]
+    outcomes = rows @ np.array([1, 0, 1]) + SD * random.normal(size=1_000_000)
+    exact = long_double_ratio_by_sums(rows, outcomes, (0.6, 0.3, 0.1))
+    oracle = make(RATIO)
+    state = observed(oracle, rows, outcomes)
+    slack = float(np.asarray(state.posterior.account)[2])
+    log_ratio = np.asarray(state.posterior.log_weight) - np.log(
+        [math.prod((0.6, 0.3, 0.1)[int(v)] for v in w) for w in weights()]
+    )
+    moved = np.abs((log_ratio - log_ratio.max()) - (exact - exact.max()))
+    assert moved.max() < slack < 1.0, "rounding has moved the weights by less than is forgiven"
+    members = np.asarray(state.members)
+    assert 3 < (exact >= math.log(0.05)).sum() < 27
+    assert members[exact >= math.log(0.05)].all()
+    assert not members[exact < math.log(0.05) - 10 * slack - 1e-9].any()
+
+
+def long_double_ratio_by_sums(rows, outcomes, prior):
+    """log(posterior / prior) in extended precision from sums of products, for logs too long for a table."""
+    x, y, w = rows.astype(np.longdouble), outcomes.astype(np.longdouble), weights().astype(np.longdouble)
+    log_likelihood = -(np.einsum("hi,ij,hj->h", w, x.T @ x, w) - 2 * (w @ (x.T @ y))) / (2 * np.longdouble(SD) ** 2)
+    log_prior = np.log(np.array([math.prod(prior[int(v)] for v in weight) for weight in weights()], np.longdouble))
+    joint = log_prior + log_likelihood
+    return log_likelihood - joint.max() - np.log(np.exp(joint - joint.max()).sum())
+
+
 def test_slack_grows_with_what_rounding_can_do():
     oracle = EnumeratedOracle(lattice(), RATIO)
     rows, outcomes = stream()

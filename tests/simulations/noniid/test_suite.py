@@ -97,6 +97,7 @@ def test_the_last_steps_explosions_count_unless_the_authors_count():
         ({"thresholds": (0.1, 0.1)}, "every value once"),
         ({"bounds": ("ratios",)}, "'ratio'"),
         ({"dim": 22, "levels": 3}, "hypotheses are too many"),
+        ({"dim": 2, "levels": 64}, "different mean rewards are too many"),
         ({"chunk": 10**6, "steps": 10_000}, "choose a smaller chunk"),
         ({"dim": 20, "ties": ("all", "random"), "episodes": 100}, "choose a smaller chunk"),
         ({"explosion_threshold": math.inf}, "finite"),
