@@ -98,8 +98,9 @@ def _compile(key: _Key) -> Kernels:
         jax.jit(conditioning.condition),
         jax.jit(_Derivation(key.bound, membership, key.blocks).derive),
         jax.jit(searching.finish),
-        jax.jit(searching.start),
-        jax.jit(searching.advance),
+        # Progress lies the same way before and after, so that going on compiles nothing anew.
+        jax.jit(searching.start, out_shardings=key.blocks.everywhere),
+        jax.jit(searching.advance, out_shardings=key.blocks.everywhere),
     )
 
 

@@ -117,11 +117,12 @@ class Search:
         """The search before any block."""
         devices, count = self.blocks.devices, self.blocks.count
         return Progress(
-            jnp.full((MAX_BATCH, devices), -jnp.inf),
+            # Without a dtype of its own the first array would be another type than what `advance` returns.
+            jnp.full((MAX_BATCH, devices), -jnp.inf, jnp.float64),
             jnp.full((MAX_BATCH, devices), -1, jnp.int64),
             jnp.zeros((MAX_BATCH, count), jnp.bool_),
-            jnp.zeros((MAX_BATCH, count)),
-            jnp.zeros((MAX_BATCH, COLUMNS)),
+            jnp.zeros((MAX_BATCH, count), jnp.float64),
+            jnp.zeros((MAX_BATCH, COLUMNS), jnp.float64),
         )
 
     def advance(

@@ -185,6 +185,32 @@ def test_time_enough_is_a_search_to_the_end():
     assert oracle.bound(state, actions(), deadline=math.inf) == oracle.bound(state, actions())
 
 
+class Counting(LinearGaussianLatticeFamily):
+    """Counts how often its ceilings are traced: once for every search program."""
+
+    traced = 0
+
+    def harm_score_ceiling(self, arrays, row):
+        type(self).traced += 1
+        return super().harm_score_ceiling(arrays, row)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_going_on_with_a_search_traces_nothing_again(monkeypatch):
+    family = Counting(4, 1.0, None, ABOVE, tuple(f"x{i}" for i in range(DIMENSION)))
+    oracle = EnumeratedOracle(family, RATIO)
+    state = oracle.observe(oracle.init(), *stream(40))
+    monkeypatch.setattr(enumerated, "time", Clock(1))
+    oracle.bound(state, actions(1), deadline=1.0)
+    once = Counting.traced
+    assert once > 0
+    for looks in (4, 20):
+        monkeypatch.setattr(enumerated, "time", Clock(looks))
+        oracle.bound(oracle.init(), actions(2), deadline=1.0)
+        oracle.bound(state, actions(3), deadline=1.0)
+    assert Counting.traced == once
+
+
 def test_a_class_of_one_block_needs_no_clock(monkeypatch):
     oracle = EnumeratedOracle(lattice(), RATIO)
     assert oracle.unhurried
