@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 
-from benchmarks import kernel, replay, service, simulations
+from benchmarks import classes, kernel, replay, service, simulations
 
-BENCHMARKS = {"service": service, "kernel": kernel, "replay": replay, "simulations": simulations}
+BENCHMARKS = {"service": service, "kernel": kernel, "classes": classes, "replay": replay, "simulations": simulations}
 
 
 def main() -> None:

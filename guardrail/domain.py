@@ -79,6 +79,8 @@ class ReasonCode(enum.StrEnum):
     FEATURE_ERROR = "FEATURE_ERROR"
     UNKNOWN_CATEGORY = "UNKNOWN_CATEGORY"
     CLASS_REFUTED = "CLASS_REFUTED"
+    STALE_POSTERIOR = "STALE_POSTERIOR"
+    """A world with memory took up outcomes while the bound was computed, again and again."""
     NUMERICAL_FAILURE = "NUMERICAL_FAILURE"
     MODEL_FAILED = "MODEL_FAILED"
     """A program that describes the hypotheses raised, hung, broke its limits or returned what is no number."""
@@ -115,6 +117,21 @@ class CautiousHypothesis:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """How far the search for the most harmful plausible hypothesis went.
+
+    Attributes:
+        truncated: True if it was stopped by its deadline: the bound is sound, but the whole search might
+            have given a lower one.
+        scanned: share of the class that was looked at, in [0, 1]; the rest was ruled out by bounds on its harm, or,
+            if the search was truncated, counts with them.
+    """
+
+    truncated: bool
+    scanned: float
+
+
+@dataclass(frozen=True, slots=True)
 class HarmBound:
     """An upper bound on the probability of harm of one action.
 
@@ -124,6 +141,7 @@ class HarmBound:
         cautious: the hypothesis that attains the bound; None if there is none.
         guarantee: what `value` promises.
         failure: why there is no usable bound (`value` is then 1); None when there is one.
+        search: how far the search for the maximum went; None where nothing is searched.
     """
 
     value: float
@@ -131,6 +149,7 @@ class HarmBound:
     cautious: CautiousHypothesis | None
     guarantee: Guarantee
     failure: Reason | None = None
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +177,23 @@ class IntervalHarm:
 
 
 @dataclass(frozen=True, slots=True)
+class IntegerHarm:
+    """Harm is the event that an outcome from {0, ..., count - 1} is one of `harmful`."""
+
+    harmful: frozenset[int]
+    count: int
+
+    def __post_init__(self) -> None:
+        if not self.harmful <= set(range(self.count)):
+            raise ValueError(f"harmful outcomes must be among 0, ..., {self.count - 1}, got {sorted(self.harmful)}")
+
+
+@dataclass(frozen=True, slots=True)
 class ModelHarm:
     """The probability of harm is what the program's own deterministic site `harm` says."""
 
 
-HarmEvent: TypeAlias = BooleanHarm | IntervalHarm | ModelHarm
+HarmEvent: TypeAlias = BooleanHarm | IntervalHarm | IntegerHarm | ModelHarm
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +214,7 @@ class Verdict:
         world: the world's id.
         posterior_revision: how many observations the posterior rests on.
         decision_id: names the record in the decision log.
+        search: how far the search for the cautious hypothesis went; None where nothing is searched.
     """
 
     decision: Decision
@@ -198,6 +230,7 @@ class Verdict:
     world: str
     posterior_revision: int
     decision_id: str
+    search: Search | None = None
 
     @property
     def accepted(self) -> bool:

@@ -17,6 +17,7 @@ GuardrailError
 ├── SnapshotInvalid             a snapshot does not fit the policy or is damaged
 ├── WorldUnavailable            a world's posterior cannot be built from its log
 ├── MissingExtra                an optional dependency is not installed
+├── DeviceUnavailable           the device asked for is not on this machine
 ├── ServiceError                the client could not report or read
 └── NoVerdict                   the client has no verdict: do not act
     └── ActionBlocked           the verdict is reject or escalate (raised by `guarded`)
@@ -167,6 +168,12 @@ class MissingExtra(GuardrailError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the '{extra}' extra: pip install 'guardrail[{extra}]'")
+
+
+class DeviceUnavailable(GuardrailError):
+    """The device asked for is not on this machine."""
+
+    reason = "DEVICE_UNAVAILABLE"
 
 
 class ServiceError(GuardrailError):

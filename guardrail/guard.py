@@ -10,6 +10,7 @@ import itertools
 import os
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from guardrail.errors import InvalidInput
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import Oracle, State
 from guardrail.oracles.build import build_oracle_of
+from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
 
 
@@ -54,6 +56,19 @@ class _DecisionIds:
 _ids = _DecisionIds()
 
 
+STALE = HarmBound(
+    1.0,
+    None,
+    None,
+    NO_GUARANTEE,
+    Reason(
+        ReasonCode.STALE_POSTERIOR,
+        "outcomes came in while the bound was computed, and in a world with memory only the current posterior counts",
+    ),
+)
+"""Instead of a bound that an oracle with `needs_current` computed from an older posterior."""
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedCheck:
     """A check up to the point where the posterior is needed.
@@ -72,12 +87,18 @@ class PreparedCheck:
 class Judge:
     """A policy and the oracle over its hypothesis class. Stateless and safe to share between threads.
 
+    Args:
+        policy: the compiled policy.
+        device: what to compute an enumerated class on.
+
+    :raises ValueError: if the class is inconsistent in itself or does not fit the policy.
     :raises PolicyError: if the hypotheses are a program, and it is no hypothesis class.
+    :raises DeviceUnavailable: if there is no such device.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, device: DeviceKind = "cpu") -> None:
         self.policy = policy
-        self.oracle: Oracle = build_oracle_of(policy)
+        self.oracle: Oracle = build_oracle_of(policy, device)
 
     def prepare(self, context: JsonObject, action: JsonObject) -> PreparedCheck:
         """Validate the input, try the hard rules, and encode the features.
@@ -106,12 +127,20 @@ class Judge:
         values = self.policy.features(self.policy.inputs(context, action))
         return self.oracle.encode(values.numbers, values.category), self.policy.outcome_value(outcome)
 
-    def bounds(self, state: State, prepared: Sequence[PreparedCheck]) -> list[HarmBound | None]:
-        """Bound all checks that need it in as few kernel calls as possible; None for the rejected ones."""
+    def bounds(
+        self, state: State, prepared: Sequence[PreparedCheck], deadline: float | None = None
+    ) -> list[HarmBound | None]:
+        """Bound all checks that need it in as few kernel calls as possible; None for the rejected ones.
+
+        Args:
+            state: the posterior.
+            prepared: the checks.
+            deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
+        """
         rows = [p.row for p in prepared if p.row is not None]
         if not rows:
             return [None] * len(prepared)
-        answers = iter(self.oracle.bound(state, np.stack(rows)))
+        answers = iter(self.oracle.bound(state, np.stack(rows), deadline))
         return [next(answers) if p.row is not None else None for p in prepared]
 
     def decide(self, prepared: PreparedCheck, bound: HarmBound | None, world: str, posterior_revision: int) -> Verdict:
@@ -133,6 +162,7 @@ class Judge:
             world=world,
             posterior_revision=posterior_revision,
             decision_id=_ids.next(),
+            search=bound.search if bound is not None else None,
         )
 
     def _weigh(self, prepared: PreparedCheck, bound: HarmBound | None) -> tuple[Decision, tuple[Reason, ...]]:
@@ -213,21 +243,32 @@ class Guard:
         """Number of observations the posterior rests on."""
         return self._revision
 
-    def check(self, context: JsonObject, action: JsonObject) -> Verdict:
+    def check(self, context: JsonObject, action: JsonObject, *, timeout: float | None = None) -> Verdict:
         """Decide about one action. Never raises for what the input holds: a bad input is rejected.
 
         Args:
             context: the context's fields, as the policy declares them.
             action: the action's fields, as the policy declares them.
+            timeout: seconds after which the search of a large class gives the best sound bound so far
+                (`Verdict.search`); None searches to the end.
         """
-        return self.check_many(context, [action])[0]
+        return self.check_many(context, [action], timeout=timeout)[0]
 
-    def check_many(self, context: JsonObject, actions: Sequence[JsonObject]) -> list[Verdict]:
-        """Decide about several candidate actions against one posterior, in one kernel call."""
+    def check_many(
+        self, context: JsonObject, actions: Sequence[JsonObject], *, timeout: float | None = None
+    ) -> list[Verdict]:
+        """Decide about several candidate actions against one posterior, in one kernel call.
+
+        Where outcomes depend on those before them, no outcome is taken up meanwhile.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
         prepared = [self._judge.prepare(context, action) for action in actions]
         with self._lock:
             state, revision = self._state, self._revision
-        bounds = self._judge.bounds(state, prepared)
+            if self._judge.oracle.needs_current:
+                bounds = self._judge.bounds(state, prepared, deadline)
+        if not self._judge.oracle.needs_current:
+            bounds = self._judge.bounds(state, prepared, deadline)
         return [self._judge.decide(p, b, self.world, revision) for p, b in zip(prepared, bounds, strict=True)]
 
     def observe(self, context: JsonObject, action: JsonObject, outcome: JsonValue) -> None:

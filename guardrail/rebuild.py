@@ -19,7 +19,7 @@ CHUNK = 4_096
 """Observations handled at a time: bounds the memory of a rebuild."""
 
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 """Raised whenever the arithmetic of a state changes: a snapshot holds sets that an older release may have
 computed too narrow, and a running intersection would keep them so."""
 _FORMAT = "snapshot_format"

@@ -12,6 +12,7 @@ from guardrail.domain import (
     GuaranteeKind,
     Reason,
     ReasonCode,
+    Search,
     Verdict,
 )
 
@@ -40,6 +41,9 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
         "world": verdict.world,
         "posterior_revision": verdict.posterior_revision,
         "decision_id": verdict.decision_id,
+        "search": None
+        if verdict.search is None
+        else {"truncated": verdict.search.truncated, "scanned": verdict.search.scanned},
     }
 
 
@@ -59,6 +63,7 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
     :raises KeyError, ValueError: if the data is not such a verdict.
     """
     cautious, guarantee = data["cautious_hypothesis"], data["guarantee"]
+    search = data.get("search")  # older records have none
     return Verdict(
         decision=Decision(data["decision"]),
         harm_bound=data["harm_bound"],
@@ -78,4 +83,5 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         world=data["world"],
         posterior_revision=data["posterior_revision"],
         decision_id=data["decision_id"],
+        search=None if search is None else Search(**search),
     )

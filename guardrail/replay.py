@@ -13,8 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from guardrail.domain import ReasonCode
 from guardrail.errors import GuardrailError, PolicyError, WorldUnavailable
-from guardrail.guard import Judge
+from guardrail.guard import STALE, Judge
 from guardrail.policy import parse_policy
 from guardrail.rebuild import CHUNK, observe_records
 from guardrail.records import verdict_from_dict, verdict_to_dict
@@ -115,15 +116,35 @@ def compare(logged: Mapping[str, Any], verdict: Verdict) -> tuple[Difference, ..
     """Where a logged verdict (as `records.verdict_to_dict` writes it) differs from a recomputed one.
 
     Compared are the decision, the codes of the reasons, what the guarantee promises, and every number.
-    Two hypotheses may be equally cautious, so another name with the same harm is no difference.
+    Two hypotheses may be equally cautious, so another name with the same harm is no difference. How far a
+    search went by its deadline depends on the clock: of a truncated one the bound must be at least the
+    recomputed one, which is searched to the end, and an accept must be one by the logged bound.
     """
     left, right = _flat(logged), _flat(verdict_to_dict(verdict))
+    if (logged.get("search") or {}).get("truncated"):
+        left, right = _without_what_the_clock_decides(left, right)
     if left.pop("cautious_hypothesis.name", None) != right.pop("cautious_hypothesis.name", None):
         for side in (left, right):
             for name in [n for n in side if n.startswith("cautious_hypothesis.") and n != "cautious_hypothesis.harm"]:
                 del side[name]
     names = sorted(left.keys() | right.keys())
     return tuple(Difference(n, left.get(n), right.get(n)) for n in names if not _same(left.get(n), right.get(n)))
+
+
+def _without_what_the_clock_decides(
+    logged: dict[str, Any], fresh: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    skipped = {"predictive_harm", "reasons"}
+    if logged["harm_bound"] >= fresh["harm_bound"] - TOLERANCE:
+        skipped.add("harm_bound")
+    limits = [limit for limit in (logged["threshold"], logged["escalate_above"]) if limit is not None]
+    if logged["decision"] != "accept" or logged["harm_bound"] <= min(limits):
+        skipped.add("decision")
+    left, right = (
+        {name: v for name, v in side.items() if name not in skipped and not name.startswith("cautious_hypothesis.")}
+        for side in (logged, fresh)
+    )
+    return left, right
 
 
 class _IrreproducibleError(Exception):
@@ -201,7 +222,9 @@ def _recompute(forward: _Forward, revision: int, records: list[DecisionRecord]) 
         return
     judge = forward.judge
     prepared = [judge.prepare(entry.context, entry.action) for entry in readable]
-    bounds = judge.bounds(state, prepared)
+    computed = judge.bounds(state, prepared)
+    # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
+    bounds = [STALE if _is_stale(e) and b is not None else b for e, b in zip(readable, computed, strict=True)]
     verdicts = (judge.decide(p, b, forward.world, revision) for p, b in zip(prepared, bounds, strict=True))
     for entry in read:
         if isinstance(entry, _Logged):
@@ -220,6 +243,10 @@ def _read(record: DecisionRecord) -> _Logged | Replayed:
     except (KeyError, ValueError, TypeError) as error:
         return Replayed(record, (Difference("record", "unreadable", f"{type(error).__name__}: {error}"),))
     return _Logged(record, verdict, context, action)
+
+
+def _is_stale(entry: _Logged) -> bool:
+    return any(reason["code"] == ReasonCode.STALE_POSTERIOR for reason in entry.verdict["reasons"])
 
 
 def _columns(entry: _Logged) -> Iterator[Difference]:

@@ -22,6 +22,7 @@ from guardrail.domain import (
     JsonValue,
     Reason,
     ReasonCode,
+    Search,
     Verdict,
 )
 from guardrail.errors import InvalidInput
@@ -219,6 +220,8 @@ def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
     message.guarantee.CopyFrom(guarantee_to_proto(verdict.guarantee))
     for reason in verdict.reasons:
         message.reasons.add(code=reason.code, message=reason.message)
+    if verdict.search is not None:
+        message.search.truncated, message.search.scanned = verdict.search.truncated, verdict.search.scanned
     cautious = verdict.cautious_hypothesis
     if cautious is not None:
         target = message.cautious_hypothesis
@@ -255,6 +258,7 @@ def verdict_from_proto(message: pb.Verdict) -> Verdict:
         world=message.world,
         posterior_revision=message.posterior_revision,
         decision_id=message.decision_id,
+        search=_search(message),
     )
 
 
@@ -296,6 +300,14 @@ def _optional_probability(message: pb.Verdict, name: Literal["escalate_above", "
         return None
     number: float = getattr(message, name)
     return number if is_probability(number) else None
+
+
+def _search(message: pb.Verdict) -> Search | None:
+    """How far the search went; a share that is none reads as 0."""
+    if not message.HasField("search"):
+        return None
+    scanned = message.search.scanned
+    return Search(message.search.truncated, scanned if is_probability(scanned) else 0.0)
 
 
 def _cautious(message: pb.Verdict) -> CautiousHypothesis | None:

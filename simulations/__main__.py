@@ -39,6 +39,10 @@ SUITES = {
         "simulations.validation.suite:SUITE",
         "how often any bound was below the true harm, against what its theorem promises",
     ),
+    "gridworlds": Entry(
+        "simulations.gridworlds.suite:SUITE",
+        "falls of walkers in FrozenLake and CliffWalking, with and without a guardrail around them",
+    ),
 }
 
 

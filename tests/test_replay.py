@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from guardrail.canonical import canonical_json, digest
-from guardrail.domain import CautiousHypothesis, Decision, Guarantee, GuaranteeKind, Reason, ReasonCode, Verdict
+from guardrail.domain import (
+    CautiousHypothesis,
+    Decision,
+    Guarantee,
+    GuaranteeKind,
+    Reason,
+    ReasonCode,
+    Search,
+    Verdict,
+)
 from guardrail.guard import Guard
 from guardrail.policy import parse_policy
 from guardrail.records import verdict_to_dict
@@ -410,6 +419,23 @@ def test_an_equally_cautious_hypothesis_is_no_difference():
     assert compared(cautious_hypothesis=CautiousHypothesis("a", {"rate": 0.4}, 0.5, -2.0)) == {
         "cautious_hypothesis.parameters.rate"
     }
+
+
+def test_of_a_truncated_search_only_what_the_clock_does_not_decide_is_compared():
+    """A bound that a deadline cut short is at least the whole search's, and accepts only by itself."""
+    truncated = replace(VERDICT, search=Search(truncated=True, scanned=0.1))
+
+    def against(logged, **changes):
+        return {d.field for d in compare(verdict_to_dict(logged), replace(VERDICT, **changes))}
+
+    lower = {"harm_bound": 0.01, "decision": Decision.ACCEPT, "cautious_hypothesis": None, "predictive_harm": 0.0}
+    assert against(truncated, **lower) == set()
+    assert against(truncated, harm_bound=0.6) == {"harm_bound"}
+    assert against(replace(truncated, decision=Decision.ACCEPT), **{**lower, "decision": Decision.REJECT}) == {
+        "decision"
+    }
+    assert against(truncated, posterior_revision=4) == {"posterior_revision"}
+    assert against(replace(VERDICT, search=Search(truncated=False, scanned=0.1)), harm_bound=0.01) == {"harm_bound"}
 
 
 def test_a_revision_is_compared_exactly():

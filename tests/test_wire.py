@@ -17,6 +17,7 @@ from guardrail.domain import (
     GuaranteeKind,
     Reason,
     ReasonCode,
+    Search,
     Verdict,
 )
 from guardrail.errors import InvalidInput
@@ -50,6 +51,17 @@ def a_verdict(**changes):
         decision_id="d1",
     )
     return replace(verdict, **changes)
+
+
+@pytest.mark.parametrize("search", [None, Search(truncated=True, scanned=0.25), Search(truncated=False, scanned=1.0)])
+def test_how_far_a_search_went_crosses_the_wire(search):
+    assert wire.verdict_from_proto(wire.verdict_to_proto(a_verdict(search=search))).search == search
+
+
+def test_a_share_that_is_none_reads_as_nothing_scanned():
+    message = wire.verdict_to_proto(a_verdict(search=Search(truncated=True, scanned=0.5)))
+    message.search.scanned = math.nan
+    assert wire.verdict_from_proto(message).search == Search(truncated=True, scanned=0.0)
 
 
 # ---------------------------------------------------------------- plain values

@@ -86,10 +86,25 @@ def log_excess(
     usable &= (level > 0.0) & (level <= 1.0) & (slack >= 0.0) & jnp.isfinite(slack)
     # Both corrections raise the excess: a mass off by its tolerance may not leave anything out.
     correction = jnp.maximum(prior_mass, 0.0) - jnp.minimum(posterior_mass, 0.0)
-    log_delta = jnp.log(level)
-    forgiven = slack * (1.0 + jnp.abs(prior) + jnp.abs(log_delta))
-    excess = posterior - prior + correction - log_delta + forgiven
-    return jnp.where(jnp.isneginf(prior), jnp.inf, excess), usable
+    return log_excess_of_part(posterior, prior, level, slack, correction), usable
+
+
+def log_excess_of_part(
+    log_posterior: jax.Array, log_prior: jax.Array, delta: jax.Array, slack: jax.Array, correction: jax.Array
+) -> jax.Array:
+    """log(P(tau | Z) / (delta * P(tau))) plus the slack, for any part of a class; members have at least 0.
+
+    Args:
+        log_posterior: float64[P], log posterior masses, normalised over the whole class.
+        log_prior: float64[P], log prior masses, normalised over the whole class.
+        delta: float64[], in (0, 1].
+        slack: float64[], see `ratio_set`.
+        correction: float64[], at least what the total masses of the class are off by, in nats.
+    """
+    log_delta = jnp.log(delta)
+    forgiven = slack * (1.0 + jnp.abs(log_prior) + jnp.abs(log_delta))
+    excess = log_posterior - log_prior + correction - log_delta + forgiven
+    return jnp.where(jnp.isneginf(log_prior), jnp.inf, excess)
 
 
 @_kernels.jitted()

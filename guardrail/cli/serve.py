@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,13 @@ import typer
 
 from guardrail.cli.console import AsJson, emit, errors
 from guardrail.cli.logs import configure_logs
+
+
+class Device(enum.StrEnum):
+    """What classes are computed on."""
+
+    CPU = "cpu"
+    GPU = "gpu"
 
 
 def serve(
@@ -22,6 +30,9 @@ def serve(
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Loopback address; port 0 picks a free one.")
     ] = "127.0.0.1:7410",
+    device: Annotated[
+        Device, typer.Option(help="What enumerated hypothesis classes are computed on: all its devices of this kind.")
+    ] = Device.CPU,
     drain_seconds: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Grace for running requests at shutdown.")
     ] = None,
@@ -43,6 +54,7 @@ def serve(
     # The service listens on loopback only and has no telemetry; nothing leaves this machine.
     configure_logs(readable=False if as_json else None)
     given = {
+        "device": device.value,
         "drain_seconds": drain_seconds,
         "snapshot_every": snapshot_every,
         "max_request_bytes": max_request_bytes,

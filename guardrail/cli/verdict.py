@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from guardrail.domain import CautiousHypothesis, Guarantee, PosteriorSummary, Verdict
+    from guardrail.domain import CautiousHypothesis, Guarantee, PosteriorSummary, Search, Verdict
 
 STYLES = {Decision.ACCEPT: "bold green", Decision.ESCALATE: "bold yellow", Decision.REJECT: "bold red"}
 _KINDS = {
@@ -54,6 +54,7 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
         ("harm bound", f"{verdict.harm_bound:.4g} ({limits})"),
         ("predictive harm", predictive),
         ("cautious hypothesis", cautious_text(verdict.cautious_hypothesis)),
+        *search_lines(verdict.search),
         *guarantee_lines(verdict.guarantee),
         ("policy revision", verdict.policy_revision),
         ("decision id", verdict.decision_id),
@@ -71,6 +72,17 @@ def cautious_text(cautious: CautiousHypothesis | None) -> str:
     if cautious.log_posterior is not None:
         text += f", posterior mass {math.exp(cautious.log_posterior):.3g}"
     return text
+
+
+def search_lines(search: Search | None) -> list[Line]:
+    """How far a search went; nothing if it looked at everything."""
+    if search is None or (search.scanned == 1.0 and not search.truncated):
+        return []
+    if search.truncated:
+        told = f"truncated by its deadline after {search.scanned:.1%} of the class; the rest counts with its worst"
+    else:
+        told = f"complete; {search.scanned:.1%} of the class was looked at, the rest cannot be more harmful"
+    return [("search", told)]
 
 
 def guarantee_lines(guarantee: Guarantee) -> list[Line]:

@@ -68,6 +68,7 @@ class BernoulliLogisticFamily:
         self.row_length = len(feature_names)
         self.size, self.width = self._grid.size, self._grid.width
         self.arrays: Arrays = self._grid.arrays
+        self.row_arrays = self._grid.row_arrays
         self.trace_key: Hashable = (self.name, axes, harm.harmful)
         self.assumptions: tuple[str, ...] = (
             "the log odds of the outcome are linear in the features, with coefficients that are on the grid "
@@ -121,6 +122,12 @@ class BernoulliLogisticFamily:
         outer, inner = self._grid.halves(arrays, _with_intercept(row))
         magnitude = self._grid.magnitude(_with_intercept(row))
         return outer_sum(self._sign * outer + self._grid.sum_rounding(magnitude), self._sign * inner)
+
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[H / width]: the largest score of each row, with the largest sum of the inner half."""
+        outer, inner = self._grid.halves(arrays, _with_intercept(row))
+        rounding = self._grid.sum_rounding(self._grid.magnitude(_with_intercept(row)))
+        return self._sign * outer + rounding + jnp.max(self._sign * inner)
 
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """Harm probability of each score; of any shape; in float64 never below the exact one."""

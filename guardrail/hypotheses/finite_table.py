@@ -15,7 +15,8 @@ from guardrail.domain import BooleanHarm, HarmEvent, IntervalHarm
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.gaussian_harm import interval_harm, interval_score
 from guardrail.hypotheses.product_grid import EPSILON, on_cpu
-from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, FiniteTable, NormalSpec, TableHypothesis
+from guardrail.policy.memory_schema import NormalSpec
+from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, FiniteTable, TableHypothesis
 from guardrail.policy.schema_base import CategoryKey
 
 if TYPE_CHECKING:
@@ -43,13 +44,14 @@ class FiniteTableFamily:
 
     name = "finite-table"
     row_length = 1
+    row_arrays: frozenset[str] = frozenset()
 
     def __init__(self, spec: FiniteTable, harm: HarmEvent) -> None:
         hypotheses = spec.table
         self._names = tuple(hypothesis.name for hypothesis in hypotheses)
         if len(set(self._names)) < len(self._names):
             raise ValueError("two hypotheses of the table have the same name")
-        self._log_prior = _log_prior(hypotheses)
+        self._log_prior = log_prior_of([hypothesis.prior for hypothesis in hypotheses])
         self._categories = _categories(hypotheses, spec.category is not None)
         self._place = {(type(category), category): place for place, category in enumerate(self._categories)}
         self.size = self.width = len(hypotheses)
@@ -94,23 +96,27 @@ class FiniteTableFamily:
         """float64[H]: log mass (outcome 0 or 1, else NaN) or log density of the outcome."""
         if self._boolean:
             impossible = jnp.full(self.size, jnp.nan, jnp.float64)
-            when_false = jnp.where(outcome == 0.0, _of_category(arrays["log_false"], row), impossible)
-            return jnp.where(outcome == 1.0, _of_category(arrays["log_true"], row), when_false)
-        residual = (outcome - _of_category(arrays["mean"], row)) / _of_category(arrays["sd"], row)
-        return -0.5 * residual * residual - _of_category(arrays["log_norm"], row)
+            when_false = jnp.where(outcome == 0.0, of_category(arrays["log_false"], row), impossible)
+            return jnp.where(outcome == 1.0, of_category(arrays["log_true"], row), when_false)
+        residual = (outcome - of_category(arrays["mean"], row)) / of_category(arrays["sd"], row)
+        return -0.5 * residual * residual - of_category(arrays["log_norm"], row)
 
     def log_likelihood_rounding(self, arrays: Arrays, row: jax.Array, outcome: jax.Array) -> jax.Array:
         """float64[]: bound on the rounding error of every finite entry of `log_likelihood`."""
-        log_size = _of_category(arrays["largest_log"], row)
+        log_size = of_category(arrays["largest_log"], row)
         if self._boolean:
             return 4 * EPSILON * log_size
-        largest = jnp.abs(outcome) * _of_category(arrays["largest_precision"], row)
-        largest = largest + _of_category(arrays["largest_mean"], row)
+        largest = jnp.abs(outcome) * of_category(arrays["largest_precision"], row)
+        largest = largest + of_category(arrays["largest_mean"], row)
         return 4 * EPSILON * (largest * largest + log_size)
 
     def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
         """float64[H]: the harm probability itself."""
-        return _of_category(arrays["harm"], row)
+        return of_category(arrays["harm"], row)
+
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[1]: the whole table is one row, and every check looks at it."""
+        return jnp.full(1, jnp.inf, jnp.float64)
 
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """The score, which is the harm probability."""
@@ -125,19 +131,23 @@ class FiniteTableFamily:
         return self._names[index], parameters
 
 
-def _of_category(table: jax.Array, row: jax.Array) -> jax.Array:
-    """The row of float64[C, ...] that belongs to the category; NaN if there is none."""
+def of_category(table: jax.Array, row: jax.Array) -> jax.Array:
+    """The part of float64[C, ...] that belongs to the category; NaN if there is none."""
     count = table.shape[0]
     valid = (row[0] >= 0.0) & (row[0] < count) & (row[0] == jnp.floor(row[0]))
     place = jnp.where(valid, row[0], 0.0).astype(jnp.int32)
     return jnp.where(valid, jax.lax.dynamic_index_in_dim(table, place, keepdims=False), jnp.nan)
 
 
-def _log_prior(hypotheses: Sequence[TableHypothesis]) -> npt.NDArray[np.float64]:
-    masses = [hypothesis.prior for hypothesis in hypotheses if hypothesis.prior is not None]
+def log_prior_of(priors: Sequence[float | None]) -> npt.NDArray[np.float64]:
+    """float64[H]: log prior masses of a table's hypotheses; uniform if none is given.
+
+    :raises ValueError: if some are given and some are not, or they do not sum to 1.
+    """
+    masses = [prior for prior in priors if prior is not None]
     if not masses:
-        return np.full(len(hypotheses), -math.log(len(hypotheses)))
-    if len(masses) < len(hypotheses):
+        return np.full(len(priors), -math.log(len(priors)))
+    if len(masses) < len(priors):
         raise ValueError("give a prior for every hypothesis or for none")
     total = math.fsum(masses)
     if not abs(total - 1.0) <= PRIOR_SUM_TOLERANCE:
@@ -161,10 +171,13 @@ def _categories(hypotheses: Sequence[TableHypothesis], declared: bool) -> tuple[
     return tuple(found.values())
 
 
-def _spread(
+def spread(
     name: str, values: dict[CategoryKey, T] | T | None, categories: Sequence[CategoryKey | None], kind: str
 ) -> list[T]:
-    """The value of each category; one value stands for all of them."""
+    """The value of each category; one value stands for all of them.
+
+    :raises ValueError: if there is none, or a category lacks its value.
+    """
     if values is None:
         raise ValueError(f"hypothesis {name} has no {kind}; all hypotheses of a table are of one kind")
     if not isinstance(values, dict):
@@ -183,7 +196,7 @@ def _rates(
         raise ValueError("a table of rates has a Boolean outcome, so harm must be one of its two values")
     if any(hypothesis.normal is not None for hypothesis in hypotheses):
         raise ValueError("all hypotheses of a table are of one kind: rates or normal")
-    rates = np.array([_spread(h.name, h.rates, categories, "rates") for h in hypotheses], np.float64).T
+    rates = np.array([spread(h.name, h.rates, categories, "rates") for h in hypotheses], np.float64).T
     with np.errstate(divide="ignore"):
         log_true, log_false = np.log(rates), np.log1p(-rates)
     logs = np.abs(np.concatenate([log_true, log_false], axis=1))
@@ -209,7 +222,7 @@ def _normals(
     """What `describe` shows, and what the kernels read."""
     if not isinstance(harm, IntervalHarm):
         raise ValueError("a table of Gaussian outcomes has a numeric outcome, so harm must be a range of numbers")
-    normals: list[list[NormalSpec]] = [_spread(h.name, h.normal, categories, "normal") for h in hypotheses]
+    normals: list[list[NormalSpec]] = [spread(h.name, h.normal, categories, "normal") for h in hypotheses]
     mean = np.array([[normal.mean for normal in row] for row in normals]).T
     sd = np.array([[normal.sd for normal in row] for row in normals]).T
     log_norm = np.log(sd) + 0.5 * math.log(2 * math.pi)

@@ -105,6 +105,29 @@ def interval_score(event: IntervalHarm, outer: jax.Array, inner: jax.Array, roun
             return outer_sum(0.0 * outer, 0.0 * inner)
 
 
+def interval_score_ceiling(
+    event: IntervalHarm, outer: jax.Array, lowest: jax.Array, highest: jax.Array, rounding: jax.Array
+) -> jax.Array:
+    """float64[R]: at least every score of `interval_score` with these first parts and second parts in a range.
+
+    Args:
+        event: the harm event over the outcome.
+        outer: float64[R], first parts of the means.
+        lowest: float64[], the smallest second part.
+        highest: float64[], the largest one.
+        rounding: as for `interval_score`.
+    """
+    # Rounding is monotone, so that at the ends of the range the very scores of those ends are computed.
+    ends = jnp.stack([interval_score(event, outer, end[None], rounding) for end in (lowest, highest)])
+    if _side(event) != "inside":
+        return jnp.max(ends, axis=0)
+    # Inside an interval the score falls with the distance of the mean from the centre, which the range may hold.
+    from_centre = jnp.stack([(outer - _centre(event)) + end for end in (lowest, highest)])
+    nearest = jnp.max(-jnp.abs(from_centre), axis=0)
+    nearest = jnp.where((from_centre[0] <= 0.0) & (from_centre[1] >= 0.0), 0.0, nearest)
+    return rounding + 4 * EPSILON * abs(_centre(event)) + nearest
+
+
 def interval_harm(event: IntervalHarm, sd: float | jax.Array, score: jax.Array) -> jax.Array:
     """Probability of the event under Gaussian outcomes with these scores; non-decreasing in the score.
 

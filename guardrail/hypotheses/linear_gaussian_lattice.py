@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax import lax
 
 from guardrail.domain import HarmEvent, IntervalHarm
-from guardrail.hypotheses.gaussian_harm import interval_harm, interval_score
+from guardrail.hypotheses.gaussian_harm import interval_harm, interval_score, interval_score_ceiling
 from guardrail.hypotheses.product_grid import EPSILON, ProductGrid, outer_sum
 from guardrail.policy.schema import PRIOR_SUM_TOLERANCE, LinearGaussianLattice
 
@@ -54,11 +55,13 @@ class LinearGaussianLatticeFamily:
         if not feature_names:
             raise ValueError(f"{self.name} needs at least one feature")
         self._grid = ProductGrid([np.arange(levels, dtype=np.float64)] * len(feature_names))
+        self._levels = levels
         self._noise_sd, self._harm, self._feature_names = noise_sd, harm, feature_names
         self._log_weight_prior = _log_probabilities(weight_prior, levels)
         self.row_length = len(feature_names)
         self.size, self.width = self._grid.size, self._grid.width
         self.arrays: Arrays = self._grid.arrays
+        self.row_arrays = self._grid.row_arrays
         self.trace_key: Hashable = (self.name, levels, noise_sd, harm, len(feature_names))
         self.assumptions: tuple[str, ...] = (
             f"the outcome is a weighted sum of the features plus independent Gaussian noise of standard "
@@ -103,10 +106,58 @@ class LinearGaussianLatticeFamily:
         residual_rounding = self._grid.sum_rounding(largest) + 4 * EPSILON * largest
         return largest * residual_rounding + EPSILON * (largest * largest + 4 * abs(self._log_norm))
 
+    @property
+    def statistics_length(self) -> int:
+        """d^2 + d + 1: the sums of products of features, of features and outcome, and of squared outcomes."""
+        return self.row_length * self.row_length + self.row_length + 1
+
+    def statistics(self, row: jax.Array, outcome: jax.Array) -> jax.Array:
+        """float64[d^2 + d + 1]: the products of one observation, in units of the noise."""
+        features, scaled = row / self._noise_sd, outcome / self._noise_sd
+        squares = jnp.outer(features, features).reshape(-1)
+        return jnp.concatenate([squares, features * scaled, scaled[None] * scaled])
+
+    def prepare(self, sums: jax.Array) -> Arrays:
+        """The quadratic form of the log likelihood, its value at a lattice point near its peak, and its rounding.
+
+        The log likelihood of weights w is -(w'Aw - 2 b'w) / 2 up to a constant. By the inequality of Cauchy and
+        Schwarz no sum of absolute values in it exceeds M = (sum_i w_i sqrt(A_ii) + sqrt(c))^2 with the largest
+        weights, c being the sum of squared outcomes. The sums are compensated, so that they are off by the
+        roundings of single products, and evaluation takes at most about 2d additions one after the other.
+        """
+        d = self.row_length
+        quadratic, linear, square = sums[: d * d].reshape(d, d), sums[d * d : -1], sums[-1]
+        reach = jnp.sqrt(jnp.maximum(jnp.diagonal(quadratic), 0.0))
+        magnitude = ((self._levels - 1) * jnp.sum(reach) + jnp.sqrt(square)) ** 2
+        # Where the least-squares weights are rounded to does not matter for what is computed, only for its size.
+        ridge = quadratic + jnp.eye(d) * (1e-9 * (1.0 + jnp.trace(quadratic)))
+        near = jnp.clip(jnp.round(jnp.linalg.solve(ridge, linear)), 0, self._levels - 1)
+        near = jnp.where(jnp.isfinite(near), near, 0.0)
+        at_peak = jnp.dot(near, jnp.dot(quadratic, near)) - 2.0 * jnp.dot(linear, near)
+        rounding = 8.0 * (d + 8) * EPSILON * magnitude
+        return {"quadratic": quadratic, "linear": linear, "at_peak": at_peak, "rounding": rounding}
+
+    def log_likelihood_of(self, arrays: Arrays, prepared: Arrays) -> jax.Array:
+        """float64[H]: log likelihood of all observations, up to a constant; a product of the two halves."""
+        quadratic, linear = prepared["quadratic"], prepared["linear"]
+        outer, inner = arrays["outer"], arrays["inner"]
+        cut = outer.shape[1]
+        own = jnp.sum(outer * _product(outer, quadratic[:cut, :cut]), axis=1) - 2.0 * _product(outer, linear[:cut])
+        other = jnp.sum(inner * _product(inner, quadratic[cut:, cut:]), axis=1) - 2.0 * _product(inner, linear[cut:])
+        cross = 2.0 * _product(_product(outer, quadratic[:cut, cut:]), inner.T)
+        form = (own - prepared["at_peak"])[:, None] + (cross + other[None, :])
+        return -0.5 * form.reshape(-1)
+
     def harm_score(self, arrays: Arrays, row: jax.Array) -> jax.Array:
         """float64[H]: the mean outcome or its distance from the harmful interval, raised by its rounding."""
         outer, inner = self._grid.halves(arrays, row)
         return interval_score(self._harm, outer, inner, self._grid.sum_rounding(self._grid.magnitude(row)))
+
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[H / width]: the largest score of each row, from the ends of the inner half's means."""
+        outer, inner = self._grid.halves(arrays, row)
+        rounding = self._grid.sum_rounding(self._grid.magnitude(row))
+        return interval_score_ceiling(self._harm, outer, jnp.min(inner), jnp.max(inner), rounding)
 
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """Harm probability of each score; of any shape."""
@@ -121,6 +172,10 @@ class LinearGaussianLatticeFamily:
     @property
     def _log_norm(self) -> float:
         return math.log(self._noise_sd) + 0.5 * math.log(2 * math.pi)
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    return lax.dot(left, right, precision=lax.Precision.HIGHEST)
 
 
 def _log_probabilities(probabilities: tuple[float, ...] | None, levels: int) -> npt.NDArray[np.float64]:

@@ -40,6 +40,7 @@ class ProductGrid:
         size: number of points, H.
         width: number of points of the inner half.
         arrays: the two halves' points, to be passed to kernels.
+        row_arrays: the names of those that can be passed in parts.
 
     :raises ValueError: if there is no axis, an axis without values, or more than MAX_HYPOTHESES points.
     """
@@ -56,8 +57,12 @@ class ProductGrid:
         self.width = math.prod(self.sizes[self._cut :])
         self.arrays: Arrays = {"outer": on_cpu(_points(axes[: self._cut])), "inner": on_cpu(_points(axes[self._cut :]))}
 
+        self.row_arrays = frozenset({"outer"})
+
     def halves(self, arrays: Arrays, factors: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Sums of value times factor over the outer axes, float64[H / width], and over the inner ones, float64[width].
+
+        With a part of the outer points, the sums of that part.
 
         Args:
             arrays: the grid's `arrays`.

@@ -121,6 +121,10 @@ class ProgramFamily:
             simulation = (jax.random.fold_in(self._seed, 2**32 - 1), arrays["limits"])
         return self._of_each(arrays, lambda latents: self.model.harm_probability(latents, row, simulation))
 
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[H / width]: inf, since nothing is known of a program without running it."""
+        return jnp.full(next(iter(arrays[name] for name in self.row_arrays)).shape[0], jnp.inf, jnp.float64)
+
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """The score itself."""
         return score

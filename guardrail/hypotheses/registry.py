@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
 from guardrail.policy.schema import (
     BernoulliLogistic,
     BetaBernoulli,
@@ -50,5 +51,13 @@ def build(spec: HypothesesSpec, harm: HarmEvent, feature_names: tuple[str, ...])
             from guardrail.hypotheses.gaussian_linear import GaussianLinearFamily
 
             return GaussianLinearFamily.from_spec(spec, harm, feature_names)
+        case HiddenMarkov():
+            from guardrail.hypotheses.hidden_markov import HiddenMarkovFamily
+
+            return HiddenMarkovFamily.from_spec(spec, harm, feature_names)
+        case FiniteMdp():
+            from guardrail.hypotheses.finite_mdp import FiniteMdpFamily
+
+            return FiniteMdpFamily.from_spec(spec, harm, feature_names)
         case _:
             raise ValueError(f"{spec.family} hypotheses are a program: they are built in a process of their own")

@@ -135,6 +135,10 @@ class TorchProgramFamily:
 
         return self._callback(run, arrays, row)
 
+    def harm_score_ceiling(self, arrays: Arrays, row: jax.Array) -> jax.Array:
+        """float64[H / width]: inf, since nothing is known of a program without running it."""
+        return jnp.full(arrays["block"].shape[0], jnp.inf, jnp.float64)
+
     def harm_from_score(self, score: jax.Array) -> jax.Array:
         """The score itself."""
         return score
@@ -235,6 +239,8 @@ class TorchProgramFamily:
         distribution = nodes[self._outcome]["fn"]
         if isinstance(self._harm, BooleanHarm):
             value = distribution.log_prob(torch.as_tensor(float(self._harm.harmful))).exp()
+        elif not isinstance(self._harm, IntervalHarm):
+            raise self._error("has an outcome that is neither a bool nor a number")
         else:
             inner = self._cdf(distribution, self._harm.upper) - self._cdf(distribution, self._harm.lower)
             value = inner if self._harm.inside else 1.0 - inner

@@ -31,6 +31,10 @@ class Oracle(Protocol):
     """F, the length of an encoded input."""
     guarantee: Guarantee
     """What every bound of this oracle promises while the class is not refuted."""
+    needs_current: bool
+    """True if outcomes depend on earlier ones: then a bound from an older posterior is unsound, else only looser."""
+    unhurried: bool
+    """True if `bound` is always so fast, or so unable to stop, that it takes no notice of deadlines."""
 
     def encode(self, features: Sequence[float], category: str | int | None) -> npt.NDArray[np.float64]:
         """Encode one input as float64[F] (see `hypotheses.base.Family.encode`).
@@ -53,7 +57,7 @@ class Oracle(Protocol):
         """
         ...
 
-    def bound(self, state: State, rows: Rows) -> list[HarmBound]:
+    def bound(self, state: State, rows: Rows, deadline: float | None = None) -> list[HarmBound]:
         """Bound the probability of harm of A inputs in one kernel call per MAX_BATCH of them.
 
         Never raises for numerical reasons: whatever is not a number becomes a bound of 1 with a
@@ -62,6 +66,8 @@ class Oracle(Protocol):
         Args:
             state: any state of this oracle.
             rows: float64[A, F], encoded inputs.
+            deadline: of `time.monotonic()`, for all the inputs together. A search that reaches it gives the best
+                sound bound so far, marked as truncated. None searches to the end.
         """
         ...
 

@@ -102,6 +102,9 @@ def _bound(
 class ConjugateOracle:
     """Posterior and bounds of one conjugate family under one rule; see `build`."""
 
+    needs_current = False
+    unhurried = True
+
     def __init__(self, family: ConjugateFamily, delta: float | None, running: bool) -> None:
         family.check_rule(delta, running)
         self._family = family
@@ -141,7 +144,7 @@ class ConjugateOracle:
                 )
         return ConjugateState(arrays, valid, state.count + len(rows))
 
-    def bound(self, state: ConjugateState, rows: Rows) -> list[HarmBound]:
+    def bound(self, state: ConjugateState, rows: Rows, deadline: float | None = None) -> list[HarmBound]:
         """Bound the probability of harm of A inputs; see `oracles.base.Oracle`.
 
         :raises ValueError: if the shape does not fit.

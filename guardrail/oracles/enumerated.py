@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -17,18 +19,24 @@ from guardrail.domain import (
     PosteriorSummary,
     Reason,
     ReasonCode,
+    Search,
 )
 from guardrail.errors import SnapshotInvalid
-from guardrail.hypotheses.product_grid import on_cpu
+from guardrail.hypotheses.base import SufficientStatistics
 from guardrail.oracles.base import MAX_BATCH, Rows
-from guardrail.oracles.enumerated_kernels import EPSILON, Account, Posterior, fill, kernels
+from guardrail.oracles.blocks import Blocks
+from guardrail.oracles.enumerated_kernels import kernels
 from guardrail.oracles.guarantees import guarantee
+from guardrail.oracles.placement import cpu
+from guardrail.oracles.posteriors import EPSILON, Account, Posterior, Sums, fill
+from guardrail.oracles.search import Derived, Result
 from guardrail.policy.schema import BoundSpec, PlausibleBound, RatioBound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from guardrail.hypotheses.base import EnumeratedFamily, Row
+    from guardrail.oracles.search import Progress
 
 _NOT_FINITE = HarmBound(
     1.0,
@@ -46,45 +54,99 @@ _CLASS_REFUTED = HarmBound(
 )
 
 
-class EnumeratedState(NamedTuple):
-    """Posterior after some observations, and what all its checks share.
+_COMPLETE, _SETTLED = (Result._fields.index(name) for name in ("complete", "settled"))
+SECONDS_BETWEEN_LOOKS = 0.005
+"""A search with a deadline examines about so long between two looks at the clock."""
+
+
+class _Answers(NamedTuple):
+    """What all checks of one posterior share.
 
     Attributes:
         posterior: what the observations determine.
-        belief: see `enumerated_kernels.Derived`.
-        members: bool[H], the set over which harm is maximised; None if the bound has none.
+        derived: see `search.Derived`.
         log_total: log of the sum of exp(log_weight - peak).
         failure: why every bound is 1; None if there are bounds.
-        observations: how many there were.
     """
 
     posterior: Posterior
-    belief: jax.Array
-    members: jax.Array | None
+    derived: Derived
     log_total: float
     failure: HarmBound | None
-    observations: int
+
+
+class EnumeratedState:
+    """Immutable. What all its checks share is computed when the first one asks, so that a log is read without it.
+
+    Attributes:
+        evidence: what the observations determine: their sums if the family has such and sets are not intersected,
+            else the posterior.
+        observations: how many there were.
+    """
+
+    def __init__(
+        self, evidence: Posterior | Sums, observations: int, answers: Callable[[Posterior | Sums], _Answers]
+    ) -> None:
+        self.evidence, self.observations, self._answer = evidence, observations, answers
+
+    @functools.cached_property
+    def answers(self) -> _Answers:
+        """What all checks share."""
+        return self._answer(self.evidence)
+
+    @property
+    def posterior(self) -> Posterior:
+        """Log weights and what belongs to them."""
+        return self.answers.posterior
+
+    @property
+    def members(self) -> jax.Array | None:
+        """bool[H], the set over which harm is maximised; None if the bound has none."""
+        return self.answers.derived.members
+
+    @property
+    def log_total(self) -> float:
+        """Log of the sum of exp(log_weight - peak)."""
+        return self.answers.log_total
 
 
 class EnumeratedOracle:
     """Implements `oracles.base.Oracle` for an enumerated family.
 
-    Works in float64 on the CPU whatever the host program's JAX configuration. Its first `observe` and `bound`
-    compile, which takes about a second; later ones do not.
+    Works in float64 whatever the host program's JAX configuration. Its first `observe` and `bound` compile,
+    which takes about a second; later ones do not. States, bounds and snapshots are the same on any number of devices
+    of a kind.
 
     Args:
         family: the hypothesis class.
         bound: what to bound harm by.
+        devices: where to compute; by default this process's CPU devices. The hypotheses are shared out among
+            those that can share them evenly.
     """
 
-    def __init__(self, family: EnumeratedFamily, bound: BoundSpec) -> None:
+    needs_current = False
+
+    def __init__(self, family: EnumeratedFamily, bound: BoundSpec, devices: Sequence[jax.Device] | None = None) -> None:
         self.row_length = family.row_length
         log_prior = family.log_prior()
         self.guarantee: Guarantee = guarantee(bound, family.assumptions, float(log_prior.min()))
-        self._family, self._kernels = family, kernels(family, bound)
-        self._running = isinstance(bound, PlausibleBound | RatioBound) and bound.running
+        self._family = family
+        self._blocks = Blocks(family.size, family.width, cpu() if devices is None else devices)
         constant = bool((log_prior == log_prior[0]).all())
-        self._log_prior = on_cpu(log_prior[:1] if constant else log_prior)
+        mass = float(log_prior[0]) + math.log(family.size) if constant else float(np.logaddexp.reduce(log_prior))
+        # A log prior is a sum of at most 27 logarithms, each off by a few roundings.
+        self._prior_slack = 32 * EPSILON * (1.0 + abs(float(log_prior.min())))
+        self._kernels = kernels(family, bound, self._blocks, mass, self._prior_slack)
+        self._running = isinstance(bound, PlausibleBound | RatioBound) and bound.running
+        self._log_prior = self._blocks.put(log_prior[:1] if constant else log_prior, whole=constant)
+        by_row: dict[str, jax.Array] = {}
+        rest: dict[str, jax.Array] = {}
+        for array_name, array in family.arrays.items():
+            kept = by_row if array_name in family.row_arrays else rest
+            kept[array_name] = self._blocks.put(array, whole=array_name not in family.row_arrays)
+        self._arrays = (by_row, rest)
+        self.unhurried = self._blocks.count == 1 or not isinstance(bound, PlausibleBound | RatioBound)
+        self._sums = isinstance(family, SufficientStatistics) and not self._running
         self._initial: EnumeratedState | None = None
 
     def encode(self, features: Sequence[float], category: str | int | None) -> Row:
@@ -94,16 +156,20 @@ class EnumeratedOracle:
     def init(self) -> EnumeratedState:
         """The prior."""
         if self._initial is None:
-            log_weight = self._family.log_prior()
-            largest, smallest = log_weight.max(), log_weight.min()
-            # A log prior is a sum of at most 22 logarithms, each off by a few roundings.
-            account = [largest, smallest, 32 * EPSILON * (1.0 + abs(smallest)), 0.0]
-            state = self._state(_posterior(log_weight, np.array(account), None), 0)
-            if self._running:
-                # The prior's own set counts too: the guarantee holds at time 0.
-                state = self._state(state.posterior._replace(members=state.members), 0)
-            self._initial = state
+            self._initial = self._first()
         return self._initial
+
+    def _first(self) -> EnumeratedState:
+        if self._sums and isinstance(self._family, SufficientStatistics):
+            nothing = np.zeros(self._family.statistics_length)
+            return self._state(self._put_sums(nothing, nothing, np.zeros(())), 0)
+        log_weight = self._family.log_prior()
+        account = np.array([log_weight.max(), log_weight.min(), self._prior_slack, 0.0])
+        state = self._state(self._posterior(log_weight, account, None), 0)
+        if not self._running:
+            return state
+        # The prior's own set counts too: the guarantee holds at time 0.
+        return self._state(state.posterior._replace(members=state.members), 0)
 
     def observe(self, state: EnumeratedState, rows: Rows, outcomes: npt.NDArray[np.float64]) -> EnumeratedState:
         """Condition on N observations in order; see `oracles.base.Oracle.observe`.
@@ -115,30 +181,55 @@ class EnumeratedOracle:
             raise ValueError(f"{len(rows)} rows need as many outcomes, got shape {outcomes.shape}")
         if not len(rows):
             return state
-        posterior = state.posterior
+        evidence = state.evidence
         with jax.enable_x64(True):
             for start in range(0, len(rows), MAX_BATCH):
                 batch = slice(start, start + MAX_BATCH)
-                posterior = self._kernels.condition(
-                    self._family.arrays, self._log_prior, posterior, fill(rows[batch], outcomes[batch])
-                )
-        return self._state(posterior, state.observations + len(rows))
+                observations = fill(rows[batch], outcomes[batch])
+                if isinstance(evidence, Sums):
+                    evidence = self._kernels.add(evidence, observations)
+                else:
+                    evidence = self._kernels.condition(self._arrays, self._log_prior, evidence, observations)
+        return self._state(evidence, state.observations + len(rows))
 
-    def bound(self, state: EnumeratedState, rows: Rows) -> list[HarmBound]:
+    def bound(self, state: EnumeratedState, rows: Rows, deadline: float | None = None) -> list[HarmBound]:
         """Bound the probability of harm of A inputs; see `oracles.base.Oracle.bound`.
 
         :raises ValueError: if the shape is not [A, F].
         """
         rows = self._rows(rows)
-        if state.failure is not None:
-            return [state.failure] * len(rows)
+        answers = state.answers
+        if answers.failure is not None:
+            return [answers.failure] * len(rows)
         found: list[HarmBound] = []
         with jax.enable_x64(True):
             for start in range(0, len(rows), MAX_BATCH):
                 batch = rows[start : start + MAX_BATCH]
-                packed = self._kernels.bound(self._family.arrays, state.belief, state.members, fill(batch))
-                found += [self._harm_bound(state, numbers) for numbers in np.asarray(packed)[: len(batch)].tolist()]
+                inputs = fill(batch)
+                if deadline is None or self.unhurried:
+                    results = np.asarray(self._kernels.finish(self._arrays, answers.derived, inputs))
+                else:
+                    results = self._search_until(deadline, state, inputs, len(batch))
+                found += [self._harm_bound(state, Result(*line)) for line in results[: len(batch)].tolist()]
         return found
+
+    def _search_until(
+        self, deadline: float, state: EnumeratedState, inputs: npt.NDArray[np.float64], number: int
+    ) -> npt.NDArray[np.float64]:
+        """The results at the deadline, or when nothing is left to do."""
+        progress: Progress = self._kernels.start()
+        budget = 1
+        while True:
+            began = time.monotonic()
+            progress = self._kernels.advance(self._arrays, state.answers.derived, inputs, progress, np.int32(budget))
+            results = np.asarray(progress.results)
+            done = results[:number, _COMPLETE].all() and results[:number, _SETTLED].all()
+            now = time.monotonic()
+            if done or now >= deadline:
+                return results
+            # As many blocks as fit between two looks, by the speed of the last ones.
+            seconds = min(SECONDS_BETWEEN_LOOKS, 0.5 * (deadline - now))
+            budget = max(1, min(int(budget * seconds / max(now - began, 1e-6)), 2 * budget))
 
     def count(self, state: EnumeratedState) -> int:
         """Number of observations in the state."""
@@ -146,11 +237,11 @@ class EnumeratedOracle:
 
     def refuted(self, state: EnumeratedState) -> bool:
         """True if no hypothesis is plausible any more."""
-        return state.failure is _CLASS_REFUTED
+        return state.answers.failure is _CLASS_REFUTED
 
     def failed(self, state: EnumeratedState) -> bool:
         """True if something that is not a number was observed."""
-        return state.failure is _NOT_FINITE
+        return state.answers.failure is _NOT_FINITE
 
     def summary(self, state: EnumeratedState, top: int = 5) -> PosteriorSummary:
         """The posterior at a glance; without masses if every hypothesis is impossible."""
@@ -172,9 +263,9 @@ class EnumeratedOracle:
         )
 
     def dump(self, state: EnumeratedState) -> dict[str, npt.NDArray[Any]]:
-        """The posterior's arrays and `count`; what is derived from them is not stored."""
-        arrays = {name: np.asarray(value) for name, value in state.posterior._asdict().items() if value is not None}
-        return arrays | {"count": np.asarray(state.observations, np.int64)}
+        """What the observations determine, as arrays, and `count`; what is derived from them is not stored."""
+        kept = {name: np.asarray(value) for name, value in state.evidence._asdict().items() if value is not None}
+        return kept | {"count": np.asarray(state.observations, np.int64)}
 
     def load(self, arrays: dict[str, npt.NDArray[Any]]) -> EnumeratedState:
         """The state that `dump` wrote.
@@ -190,21 +281,45 @@ class EnumeratedOracle:
                 raise SnapshotInvalid(
                     f"{name} must be {expected.dtype}{list(expected.shape)}, got {found.dtype}{list(found.shape)}"
                 )
-        account = Account(*arrays["account"])
-        consistent = account.slack >= 0.0 and account.failed in (0.0, 1.0) and arrays["count"] >= 0
-        if not (consistent and arrays["log_weight"].max() == account.peak):
+        if not (arrays["count"] >= 0 and _consistent(arrays)):
             raise SnapshotInvalid("the snapshot's numbers contradict each other")
-        posterior = _posterior(arrays["log_weight"], arrays["account"], arrays.get("members"))
-        return self._state(posterior, int(arrays["count"]))
+        if self._sums:
+            evidence: Posterior | Sums = self._put_sums(arrays["sums"], arrays["corrections"], arrays["failed"])
+        else:
+            evidence = self._posterior(arrays["log_weight"], arrays["account"], arrays.get("members"))
+        return self._state(evidence, int(arrays["count"]))
 
-    def _state(self, posterior: Posterior, observations: int) -> EnumeratedState:
+    def _state(self, evidence: Posterior | Sums, observations: int) -> EnumeratedState:
+        return EnumeratedState(evidence, observations, self._answers)
+
+    def _answers(self, evidence: Posterior | Sums) -> _Answers:
         with jax.enable_x64(True):
-            belief, members, log_total = self._kernels.derive(self._log_prior, posterior)
+            if isinstance(evidence, Sums):
+                posterior = self._kernels.posterior(self._arrays, self._log_prior, evidence)
+            else:
+                posterior = evidence
+            derived, log_total = self._kernels.derive(self._log_prior, posterior)
         total, refuted = np.asarray(log_total).tolist()
         failed = bool(Account(*np.asarray(posterior.account)).failed)
         failure = _NOT_FINITE if failed else _CLASS_REFUTED if refuted else None
-        members = members if posterior.members is None else posterior.members
-        return EnumeratedState(posterior, belief, members, total, failure, observations)
+        if posterior.members is not None:
+            derived = derived._replace(members=posterior.members)
+        return _Answers(posterior, derived, total, failure)
+
+    def _put_sums(self, *arrays: npt.NDArray[np.float64]) -> Sums:
+        return Sums(*(self._blocks.put(array, whole=True) for array in arrays))
+
+    def _posterior(
+        self,
+        log_weight: npt.NDArray[np.float64],
+        account: npt.NDArray[np.float64],
+        members: npt.NDArray[np.bool_] | None,
+    ) -> Posterior:
+        return Posterior(
+            self._blocks.put(log_weight, whole=False),
+            self._blocks.put(account, whole=True),
+            None if members is None else self._blocks.put(members, whole=False),
+        )
 
     def _rows(self, rows: Rows) -> Rows:
         rows = np.asarray(rows, np.float64)
@@ -212,21 +327,29 @@ class EnumeratedOracle:
             raise ValueError(f"rows must be float64[A, {self.row_length}], got shape {rows.shape}")
         return rows
 
-    def _harm_bound(self, state: EnumeratedState, numbers: list[float]) -> HarmBound:
-        value, predictive, harm, index, usable = numbers
-        if not usable:
+    def _harm_bound(self, state: EnumeratedState, result: Result) -> HarmBound:
+        if not result.usable:
             return _NOT_FINITE
-        place = int(index)
-        log_weight, peak = np.asarray(state.posterior.log_weight)[place], np.asarray(state.posterior.account)[0]
+        search = Search(truncated=not result.complete, scanned=result.scanned)
+        predictive = result.predictive if result.settled else None
+        if not result.found:
+            return HarmBound(result.value, predictive, None, self.guarantee, search=search)
+        place = int(result.place)
+        log_weight = self._blocks.entry(state.posterior.log_weight, place)
+        peak = np.asarray(state.posterior.account)[0]
         name, parameters = self._family.describe(place)
-        cautious = CautiousHypothesis(name, parameters, harm, float((log_weight - peak) - state.log_total))
-        return HarmBound(value, predictive, cautious, self.guarantee)
+        cautious = CautiousHypothesis(name, parameters, result.harm, float((log_weight - peak) - state.log_total))
+        return HarmBound(result.value, predictive, cautious, self.guarantee, search=search)
 
 
-def _posterior(
-    log_weight: npt.NDArray[np.float64], account: npt.NDArray[np.float64], members: npt.NDArray[np.bool_] | None
-) -> Posterior:
-    return Posterior(on_cpu(log_weight), on_cpu(account), None if members is None else on_cpu(members))
+def _consistent(arrays: dict[str, npt.NDArray[Any]]) -> bool:
+    """Whether the numbers of a snapshot can belong together."""
+    if "sums" in arrays:
+        numbers = np.concatenate([arrays["sums"], arrays["corrections"]])
+        return bool(np.isfinite(numbers).all() and arrays["failed"] in (0.0, 1.0))
+    account = Account(*arrays["account"])
+    consistent = account.slack >= 0.0 and account.failed in (0.0, 1.0)
+    return bool(consistent and arrays["log_weight"].max() == account.peak)
 
 
 def _largest_places(values: npt.NDArray[np.float64], count: int) -> list[int]:

@@ -70,6 +70,11 @@ class ParticleState:
     score: float
     failure: Reason | None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.rows.nbytes + self.outcomes.nbytes + int(self.particles.z.nbytes + self.particles.log_weight.nbytes)
+
 
 class ParticleOracle:
     """Implements `oracles.base.Oracle` for a program with `use: posterior`; works in its process.
@@ -104,6 +109,10 @@ class ParticleOracle:
         self._search = jax.jit(self._searched)
         self._initial: ParticleState | None = None
 
+    unhurried = True
+    needs_current = False
+    """Outcomes are independent given the latent values, so an estimate from an older posterior is only older."""
+
     def encode(self, features: Sequence[float], category: str | int | None) -> Row:
         """Features, and the category's index; see `hypotheses.base.Family.encode`."""
         return self._inputs.encode(features, category)
@@ -123,7 +132,7 @@ class ParticleOracle:
             state = self._observed(state, row, float(outcome))
         return state
 
-    def bound(self, state: ParticleState, rows: Rows, *, deadline: float | None = None) -> list[HarmBound]:
+    def bound(self, state: ParticleState, rows: Rows, deadline: float | None = None) -> list[HarmBound]:
         """Estimate the probability of harm of A inputs; see `oracles.base.Oracle.bound`.
 
         Args:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from guardrail.policy.memory_checks import finite_mdp, hidden_markov
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
 from guardrail.policy.program_checks import program
 from guardrail.policy.program_schema import NumpyroProgram, ProgramSpec, PyroProgram
 from guardrail.policy.schema import (
@@ -61,12 +63,24 @@ def _thresholds(parts: Parts) -> Iterator[Problem]:
 
 def _outcome_fits_family(parts: Parts) -> Iterator[Problem]:
     family, outcome = parts.hypotheses, parts.outcome
-    if family is None or outcome is None or isinstance(family, FiniteTable | ProgramSpec):
+    if family is None or outcome is None:
         return
-    needed = "bool" if isinstance(family, (BernoulliLogistic, BetaBernoulli)) else "number"
+    if isinstance(family, FiniteTable | HiddenMarkov | ProgramSpec):
+        # bool or number: each row of the table, or the program, says which, and is checked there.
+        if outcome.type != "integer":
+            return
+        needed = "bool or number"
+    elif isinstance(family, FiniteMdp):
+        needed = "integer"
+    else:
+        needed = "bool" if isinstance(family, (BernoulliLogistic, BetaBernoulli)) else "number"
     if outcome.type != needed:
-        message = f"family {family.family} models a {needed} outcome, not a {outcome.type}; change one of them"
+        message = f"family {family.family} models {_a(needed)} outcome, not {_a(outcome.type)}; change one of them"
         yield parts.document.problem(("outcome", "type"), message)
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _bound_fits_family(parts: Parts) -> Iterator[Problem]:
@@ -156,6 +170,8 @@ _FAMILY_CHECKS: dict[type, Callable[..., Iterator[Problem]]] = {
     LinearGaussianLattice: _lattice,
     BernoulliLogistic: _logistic,
     GaussianLinear: _gaussian_linear,
+    HiddenMarkov: hidden_markov,
+    FiniteMdp: finite_mdp,
     NumpyroProgram: program,
     PyroProgram: program,
 }

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
 from guardrail.policy.schema import FieldSpec
 
 if TYPE_CHECKING:
     from guardrail.policy.policy import Policy
+    from guardrail.policy.schema import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def _reasons(old: Policy, new: Policy) -> Iterator[str]:
         yield "features: the hypotheses see other numbers"
     elif _declared_for_features(old) != _declared_for_features(new):
         yield "context or action: a field that the features read is declared otherwise"
-    if (before.outcome.name, before.outcome.type) != (after.outcome.name, after.outcome.type):
+    if _observed(before.outcome) != _observed(after.outcome):
         yield "outcome: another quantity is observed"
     if old.harm != new.harm:
         yield "harm: another event is bounded"
@@ -101,6 +103,10 @@ def _reasons(old: Policy, new: Policy) -> Iterator[str]:
         yield "bound: another rule or confidence, chosen after seeing data"
     if before.decision != after.decision:
         yield "decision: other thresholds, chosen after seeing data"
+
+
+def _observed(outcome: Outcome) -> tuple[str, str, int | None]:
+    return outcome.name, outcome.type, outcome.count if isinstance(outcome, IntegerOutcomeSpec) else None
 
 
 def _declared_for_features(policy: Policy) -> dict[tuple[str, str], tuple[str, int | None]]:

@@ -1,8 +1,9 @@
-"""The harm predicate, read from its syntax tree into an event whose probability has a closed form.
+"""The harm predicate, read into an event whose probability can be computed.
 
 A predicate over a Boolean outcome is a subset of {false, true}; over a number it is a union of
 intervals. `&&`, `||` and `!` are set operations, so any way of writing a supported event is understood.
-Ends of intervals have probability zero, so `>` and `>=` are the same event.
+Ends of intervals have probability zero, so `>` and `>=` are the same event. Over an integer outcome with
+finitely many values any predicate will do: it is evaluated at each of them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeAlias
 
-from guardrail.domain import BooleanHarm, HarmEvent, IntervalHarm
+from guardrail.domain import BooleanHarm, HarmEvent, IntegerHarm, IntervalHarm
 from guardrail.policy.analysis import Finding
+from guardrail.policy.expressions import EvaluationError, Program
 
 if TYPE_CHECKING:
     from guardrail.policy.syntax import Expr
@@ -43,6 +45,29 @@ def harm_event(tree: Expr, outcome: str, outcome_type: str) -> HarmEvent | Findi
         return _interval_event(tree, outcome)
     except _RefusedError as refused:
         return refused.finding
+
+
+def integer_event(tree: Expr, program: Program, outcome: str, count: int) -> HarmEvent | Finding:
+    """The event of a checked predicate over an integer outcome, or why it is none.
+
+    Args:
+        tree: the predicate's syntax tree.
+        program: the same, compiled.
+        outcome: the outcome's name.
+        count: the outcome's values are 0, ..., count - 1.
+    """
+    if tree.type != "bool":
+        return Finding(tree.offset, f"harm needs true or false, this is {tree.type}; write outcome.{outcome} in [...]")
+    harmful = set()
+    for value in range(count):
+        try:
+            if program.evaluate({"outcome": {outcome: value}}) is True:
+                harmful.add(value)
+        except EvaluationError as error:
+            return Finding(tree.offset, f"cannot be evaluated for outcome.{outcome} = {value}: {error}")
+    if len(harmful) in (0, count):
+        return Finding(tree.offset, _trivial(always=bool(harmful)))
+    return IntegerHarm(frozenset(harmful), count)
 
 
 def _boolean_event(tree: Expr, outcome: str) -> HarmEvent:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardrail.errors import InvalidInput
 from guardrail.policy.expressions import suggest
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
 from guardrail.policy.schema import MAX_FIELDS, MAX_LIST_LENGTH, MAX_STRING_LENGTH, FieldSpec, OutcomeSpec
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class FieldReader:
         return InvalidInput(f"{self._owner} has no field {shown!r}; {suggest(shown, known)}", "UNKNOWN_FIELD")
 
 
-def read_outcome(outcome: object, spec: OutcomeSpec) -> float:
-    """The outcome as a float in the outcome's unit; 0 or 1 if Boolean.
+def read_outcome(outcome: object, spec: OutcomeSpec | IntegerOutcomeSpec) -> float:
+    """The outcome as a float in the outcome's unit; 0 or 1 if Boolean, a whole number if an integer.
 
     Args:
         outcome: `{name: value}` or the bare value.
@@ -84,6 +85,8 @@ def read_outcome(outcome: object, spec: OutcomeSpec) -> float:
     if value is None:
         raise InvalidInput(f"outcome.{spec.name} is absent", "WRONG_TYPE")
     try:
+        if isinstance(spec, IntegerOutcomeSpec):
+            return float(_read_value(value, spec.count))
         return float(_read_bool(value) if spec.type == "bool" else _read_number(value))
     except _MisfitError as misfit:
         raise InvalidInput(f"outcome.{spec.name} {misfit}", misfit.reason) from None
@@ -121,6 +124,13 @@ def _read_integer(value: Any) -> int:
     if not -_INT64 <= number < _INT64:
         raise _MisfitError("WRONG_TYPE", "is outside the range of 64-bit integers")
     return int(number)
+
+
+def _read_value(value: Any, count: int) -> int:
+    number = _read_integer(value)
+    if not 0 <= number < count:
+        raise _MisfitError("WRONG_TYPE", f"is {number}, needs one of 0, ..., {count - 1}")
+    return number
 
 
 def _read_bool(value: Any) -> bool:

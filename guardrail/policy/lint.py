@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from guardrail.policy.analysis import fields_tested
 from guardrail.policy.document import Document, Route, in_order
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
+from guardrail.policy.mixture import combinations
 from guardrail.policy.program_schema import GridUse, PosteriorUse, ProgramSpec, SampledUse
 from guardrail.policy.schema import (
     BernoulliLogistic,
@@ -39,9 +41,12 @@ def lint(policy: Policy) -> list[Problem]:
 def log_smallest_prior(policy: Policy) -> float | None:
     """Natural logarithm of the smallest prior mass of a hypothesis; None for a continuous class."""
     family, dimension = policy.spec.hypotheses, len(policy.feature_names)
-    if isinstance(family, FiniteTable):
-        masses = [row.prior for row in family.table if row.prior is not None]
-        return math.log(min(masses)) if masses else -math.log(len(family.table))
+    if isinstance(family, FiniteMdp) and family.mixture is not None:
+        return -math.log(sum(1 for _ in combinations(family.mixture)))
+    if isinstance(family, FiniteTable | HiddenMarkov | FiniteMdp):
+        table = family.table or ()
+        masses = [row.prior for row in table if row.prior is not None]
+        return math.log(min(masses)) if masses else -math.log(len(table))
     if isinstance(family, LinearGaussianLattice):
         if isinstance(family.prior, ProductPrior):
             return dimension * math.log(min(family.prior.probabilities))
@@ -130,7 +135,7 @@ def _tests_anything(policy: Policy, index: int) -> bool:
 def _class(policy: Policy, document: Document) -> Iterator[Problem]:
     family = policy.spec.hypotheses
     route: Route = ("hypotheses",)
-    if isinstance(family, FiniteTable) and len(family.table) == 1:
+    if isinstance(family, FiniteTable | HiddenMarkov | FiniteMdp) and len(family.table or ()) == 1:
         yield document.problem((*route, "table"), "one hypothesis only: nothing can be learned from outcomes")
     if isinstance(family, ProgramSpec) and isinstance(family.use, PosteriorUse):
         message = "the posterior is approximated, so every bound is an estimate; sampled and grid have a theorem"

@@ -18,13 +18,14 @@ from guardrail.policy import checks, wording
 from guardrail.policy.analysis import MAX_POLICY_COST, Finding, is_numeric, list_length
 from guardrail.policy.document import Document, Route, in_order
 from guardrail.policy.expressions import CheckedExpression, Environment
-from guardrail.policy.harm import harm_event
+from guardrail.policy.harm import harm_event, integer_event
 from guardrail.policy.inputs import FieldReader
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
 from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
 from guardrail.policy.program_schema import ProgramSpec
 from guardrail.policy.program_source import ProgramSource, read_program
-from guardrail.policy.schema import FieldDeclaration, FieldSpec, OutcomeSpec, PolicySpec
+from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec
 from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
 
@@ -194,7 +195,7 @@ class _Draft:
             self._at(max(self.costs, key=lambda route: self.costs[route]), message)
 
     def _check_harm(self) -> None:
-        outcome: OutcomeSpec | None = self.sections["outcome"]
+        outcome: Outcome | None = self.sections["outcome"]
         text = self.data.get("harm")
         if "harm" not in self.data and self.sections["hypotheses"] is not None:
             self._harm_of_model()
@@ -204,7 +205,10 @@ class _Draft:
         checked = self._checked(environment, ("harm",), text)
         if checked is None:
             return
-        event = harm_event(checked.tree, outcome.name, outcome.type)
+        if isinstance(outcome, IntegerOutcomeSpec):
+            event = integer_event(checked.tree, checked.program, outcome.name, outcome.count)
+        else:
+            event = harm_event(checked.tree, outcome.name, outcome.type)
         if isinstance(event, Finding):
             self._inside(("harm",), event)
         else:

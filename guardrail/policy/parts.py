@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from guardrail.policy.memory_schema import IntegerOutcomeSpec
 from guardrail.policy.schema import (
     DecisionSpec,
     HypothesesSpec,
@@ -43,7 +44,7 @@ class Parts:
 
     document: Document
     hypotheses: HypothesesSpec | None
-    outcome: OutcomeSpec | None
+    outcome: OutcomeSpec | IntegerOutcomeSpec | None
     bound: _Bound | None
     decision: DecisionSpec | None
     features: Sequence[FeatureShape] | None

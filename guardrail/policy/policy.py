@@ -141,7 +141,7 @@ class Policy:
 
     @property
     def outcome_type(self) -> str:
-        """`bool` or `number`."""
+        """`bool`, `number` or `integer`."""
         return self.spec.outcome.type
 
     def inputs(self, context: JsonObject, action: JsonObject) -> Inputs:
@@ -205,7 +205,7 @@ class Policy:
         return FeatureValues(self._flatten(values), category)
 
     def outcome_value(self, outcome: object) -> float:
-        """The outcome as a float in the outcome's unit; 0 or 1 if Boolean.
+        """The outcome as a float in the outcome's unit; 0 or 1 if Boolean, a whole number if an integer.
 
         Args:
             outcome: `{name: value}` or the bare value.

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov, IntegerOutcomeSpec, NormalSpec
 from guardrail.policy.program_schema import NumpyroProgram, PyroProgram
 from guardrail.policy.schema_base import (
     CategoryCount,
@@ -23,8 +24,8 @@ from guardrail.policy.schema_base import (
     Probability,
 )
 
-MAX_HYPOTHESES = 2**22
-"""Largest enumerated class; its state takes about 200 MiB."""
+MAX_HYPOTHESES = 2**27
+"""Largest enumerated class. A posterior takes about 13 bytes for each hypothesis, an observation twice as much."""
 PRIOR_SUM_TOLERANCE = 1e-6
 """How far prior masses may sum from one: decimal rounding. They are divided by their sum."""
 MAX_FEATURES = 1_000
@@ -52,13 +53,6 @@ FieldDeclaration: TypeAlias = Literal["number", "integer", "bool", "string"] | F
 
 
 # ---------------------------------------------------------------- hypothesis classes
-
-
-class NormalSpec(Model):
-    """Parameters of a Gaussian outcome."""
-
-    mean: Finite = Field(description="in the outcome's unit")
-    sd: Positive = Field(description="standard deviation in the outcome's unit")
 
 
 class TableHypothesis(Model):
@@ -169,6 +163,8 @@ HypothesesSpec = Annotated[
     | BernoulliLogistic
     | BetaBernoulli
     | GaussianLinear
+    | HiddenMarkov
+    | FiniteMdp
     | NumpyroProgram
     | PyroProgram,
     Field(discriminator="family"),
@@ -223,6 +219,9 @@ class OutcomeSpec(Model):
     unit: Annotated[str, Field(max_length=40)] | None = Field(None, description="for people, shown with numbers")
 
 
+Outcome: TypeAlias = Annotated[OutcomeSpec | IntegerOutcomeSpec, Field(discriminator="type")]
+
+
 class DecisionSpec(Model):
     """Thresholds on the harm bound."""
 
@@ -262,10 +261,11 @@ class PolicySpec(Model):
         description="CEL: numbers, booleans or lists of numbers; their order is that of their names",
     )
     hypotheses: HypothesesSpec
-    outcome: OutcomeSpec
+    outcome: Outcome
     harm: Expression | None = Field(
         None,
-        description="CEL over the outcome: a threshold, an interval, or a Boolean; left out only if a program says it",
+        description="CEL over the outcome: a threshold, an interval, a Boolean, or a set of integers; left out only if "
+        "a program says it",
     )
     bound: BoundSpec
     decision: DecisionSpec

@@ -11,6 +11,7 @@ from guardrail.policy.schema_base import CategoryCount, CategoryKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from guardrail.errors import Problem
     from guardrail.policy.document import Document, Route
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 def finite_table(parts: Parts, family: FiniteTable) -> Iterator[Problem]:
     """What does not fit in a finite table."""
     document = parts.document
-    yield from _no_features(parts, family.family)
-    yield from _repeated(document, ("hypotheses", "table"), [row.name for row in family.table], "name")
+    yield from no_features(parts, family.family)
+    yield from repeated(document, ("hypotheses", "table"), [row.name for row in family.table], "name")
     yield from _table_kinds(parts, family)
-    yield from _table_priors(parts, family)
+    yield from table_priors(parts, [(row.name, row.prior) for row in family.table])
     yield from _table_categories(parts, family)
 
 
@@ -41,15 +42,16 @@ def _table_kinds(parts: Parts, family: FiniteTable) -> Iterator[Problem]:
             yield parts.document.key_problem((*route, given[0]), message)
 
 
-def _table_priors(parts: Parts, family: FiniteTable) -> Iterator[Problem]:
-    priors = [row.prior for row in family.table]
+def table_priors(parts: Parts, rows: Sequence[tuple[str, float | None]]) -> Iterator[Problem]:
+    """What is wrong with the prior masses of a table's hypotheses, given as (name, prior)."""
+    priors = [prior for _, prior in rows]
     given = [prior for prior in priors if prior is not None]
     if not given:
         return
     if len(given) < len(priors):
-        for index, row in enumerate(family.table):
-            if row.prior is None:
-                message = f"hypothesis {row.name!r} has no prior but others do; give one to all or to none"
+        for index, (name, prior) in enumerate(rows):
+            if prior is None:
+                message = f"hypothesis {name!r} has no prior but others do; give one to all or to none"
                 yield parts.document.problem(("hypotheses", "table", index), message)
         return
     yield from sums_to_one(parts.document, ("hypotheses", "table"), given, "the priors")
@@ -74,12 +76,12 @@ def _table_categories(parts: Parts, family: FiniteTable) -> Iterator[Problem]:
             yield document.problem(route, "names no category; name at least one")
         elif keys != first and first:
             missing, extra = first - keys, keys - first
-            detail = f"lacks {_list(missing)}" if missing else f"adds {_list(extra)}"
+            detail = f"lacks {listed(missing)}" if missing else f"adds {listed(extra)}"
             message = f"categories differ from those of hypothesis {rows[first_index].name!r}: {detail}"
             yield document.problem(route, message)
         else:
             for key in keys:
-                yield from _category_type(parts, (*route, key), key)
+                yield from category_type(parts, (*route, key), key)
 
 
 def _row_categories(row: TableHypothesis) -> set[CategoryKey] | None:
@@ -91,7 +93,7 @@ def _row_categories(row: TableHypothesis) -> set[CategoryKey] | None:
 
 def beta_bernoulli(parts: Parts, family: BetaBernoulli) -> Iterator[Problem]:
     """What does not fit in a beta-bernoulli class."""
-    yield from _no_features(parts, family.family)
+    yield from no_features(parts, family.family)
     yield from listed_categories(parts, family)
 
 
@@ -113,14 +115,15 @@ def listed_categories(parts: Parts, family: BetaBernoulli | ProgramSpec) -> Iter
     elif not categories:
         yield document.problem(("hypotheses", "categories"), "no category is listed; list at least one")
     else:
-        yield from _repeated(document, ("hypotheses", "categories"), categories, None)
+        yield from repeated(document, ("hypotheses", "categories"), categories, None)
         for index, key in enumerate(categories):
-            yield from _category_type(parts, ("hypotheses", "categories", index), key)
+            yield from category_type(parts, ("hypotheses", "categories", index), key)
 
 
-def _repeated(
+def repeated(
     document: Document, route: tuple[str, ...], values: Sequence[CategoryKey], key: str | None
 ) -> Iterator[Problem]:
+    """A problem for every value that stands earlier in the list too; `key` names the field of a list of mappings."""
     if max(Counter(values).values(), default=0) < 2:
         return
     seen: set[CategoryKey] = set()
@@ -131,26 +134,29 @@ def _repeated(
         seen.add(value)
 
 
-def sums_to_one(document: Document, route: tuple[str, ...], masses: Sequence[float], what: str) -> Iterator[Problem]:
+def sums_to_one(document: Document, route: Route, masses: Sequence[float], what: str) -> Iterator[Problem]:
     """A problem if prior masses do not sum to 1."""
     total = math.fsum(masses)
     if abs(total - 1) > PRIOR_SUM_TOLERANCE:
         yield document.problem(route, f"{what} sum to {total:.9g}; they must sum to 1")
 
 
-def _no_features(parts: Parts, family: str) -> Iterator[Problem]:
+def no_features(parts: Parts, family: str) -> Iterator[Problem]:
+    """A problem for every feature: the family tells inputs apart by the category alone."""
     for feature in parts.features or ():
         message = f"feature {feature.name!r} has no effect in family {family}, which uses hypotheses.category"
         yield parts.document.key_problem(("features", feature.name), f"{message}; leave it out")
 
 
-def _category_type(parts: Parts, route: tuple[str | int, ...], key: CategoryKey) -> Iterator[Problem]:
+def category_type(parts: Parts, route: tuple[str | int, ...], key: CategoryKey) -> Iterator[Problem]:
+    """A problem if a category is not of the type that the category's expression gives."""
     needed = {"string": str, "int": int}.get(parts.category_type or "")
     if needed is not None and not isinstance(key, needed):
         other = "a string; quote it" if needed is str else "an integer; unquote it"
         yield parts.document.key_problem(route, f"category {key!r} does not fit: the category's value is {other}")
 
 
-def _list(keys: set[CategoryKey]) -> str:
+def listed(keys: AbstractSet[CategoryKey]) -> str:
+    """The first few keys, for a message."""
     shown = sorted(map(repr, keys))
     return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "")

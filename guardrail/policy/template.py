@@ -8,8 +8,10 @@ from importlib import resources
 FAMILIES = (
     "bernoulli-logistic",
     "beta-bernoulli",
+    "finite-mdp",
     "finite-table",
     "gaussian-linear",
+    "hidden-markov",
     "linear-gaussian-lattice",
     "numpyro",
     "pyro",

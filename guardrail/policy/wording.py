@@ -129,7 +129,8 @@ def _problem(document: Document, model: type[BaseModel], route: Route, node: Nod
     if kind == "invalid_key":
         return document.key_problem(route, f"the name {_shown(loc[-1])} is not a string; quote it")
     if loc and loc[-1] == "[key]":
-        return document.key_problem(route, f"the name {_shown(route[-1])} is not allowed; {_pattern(context)}")
+        need = _NEEDS["int_type"] if kind in ("int_type", "int_parsing") else _pattern(context)
+        return document.key_problem(route, f"the name {_shown(route[-1])} is not allowed; {need}")
     return document.problem(route, f"{_where(route)}is {_what(node)}; {_need(kind, context, node, error)}")
 
 
@@ -228,7 +229,7 @@ def _members(annotation: Any) -> list[Any]:
 
 def _tags(model: type[BaseModel]) -> set[object]:
     tags: set[object] = set()
-    for name in ("family", "kind"):
+    for name in ("family", "kind", "type"):
         if name in model.model_fields:
             tags |= set(get_args(model.model_fields[name].annotation))
     return tags

@@ -19,6 +19,7 @@ from guardrail.domain import (
     PosteriorSummary,
     Reason,
     ReasonCode,
+    Search,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def bound_to_dict(bound: HarmBound) -> dict[str, Any]:
         "predictive": bound.predictive,
         "cautious": None if cautious is None else asdict(cautious),
         "failure": None if failure is None else {"code": failure.code.value, "message": failure.message},
+        "search": None if bound.search is None else asdict(bound.search),
     }
 
 
@@ -75,7 +77,9 @@ def bound_from_dict(values: Mapping[str, Any], guarantee: Guarantee) -> HarmBoun
         parameters = {str(name): float(number) for name, number in cautious["parameters"].items()}
         log_posterior = None if cautious["log_posterior"] is None else float(cautious["log_posterior"])
         hypothesis = CautiousHypothesis(str(cautious["name"]), parameters, float(cautious["harm"]), log_posterior)
-    return HarmBound(value, predictive, hypothesis, guarantee)
+    search = values["search"]
+    how_far = None if search is None else Search(bool(search["truncated"]), float(search["scanned"]))
+    return HarmBound(value, predictive, hypothesis, guarantee, search=how_far)
 
 
 def summary_to_dict(summary: PosteriorSummary) -> dict[str, Any]:

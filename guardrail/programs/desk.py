@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,7 @@ class Desk:
         oracle, rows = self._built.oracle, inputs.examples()
         state = oracle.init()
         oracle.bound(state, rows[:1])
+        oracle.bound(state, rows[:1], time.monotonic())
         oracle.bound(oracle.observe(state, rows[:1], np.zeros(1)), rows[:1])
         oracle.summary(state)
         return {"guarantee": codec.guarantee_to_dict(oracle.guarantee), "fingerprint": self._built.fingerprint}, {}
@@ -93,7 +95,9 @@ class Desk:
 
     def bound(self, header: dict[str, Any], arrays: Arrays) -> Answer:
         """Bound the harm of some inputs."""
-        found = self._oracle.bound(self._state(header["state"]), arrays["rows"])
+        seconds = header["seconds"]
+        deadline = None if seconds is None else time.monotonic() + seconds
+        found = self._oracle.bound(self._state(header["state"]), arrays["rows"], deadline)
         return {"bounds": [codec.bound_to_dict(bound) for bound in found]}, {}
 
     def summary(self, header: dict[str, Any], arrays: Arrays) -> Answer:
@@ -127,7 +131,9 @@ class Desk:
     def _keep(self, key: int, state: Any) -> None:
         self._states[key] = state
         self._states.move_to_end(key)
-        size = max(1, sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes")))
+        # A state computes about as much again when it is first asked.
+        observed = getattr(state, "evidence", state)
+        size = max(1, 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(observed) if hasattr(leaf, "nbytes")))
         while len(self._states) > max(LEAST_STATES, STATE_BYTES // size):
             self._states.popitem(last=False)
 

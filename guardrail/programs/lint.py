@@ -9,6 +9,7 @@ import numpy as np
 
 from guardrail.errors import MissingExtra, PolicyError
 from guardrail.hypotheses.program_errors import ProgramError
+from guardrail.policy.schema import OutcomeSpec
 from guardrail.policy.yaml_source import read_document
 from guardrail.programs.start import problem, start
 
@@ -111,7 +112,7 @@ def plot(policy: Policy, drawn: Arrays, file: Path) -> None:
     for end in (plausible.lower, plausible.upper):
         if end is not None:
             left.axvline(end, color="grey", linestyle="--")
-    unit = f" ({outcome.unit})" if outcome.unit else ""
+    unit = f" ({outcome.unit})" if isinstance(outcome, OutcomeSpec) and outcome.unit else ""
     left.set(xlabel=f"{outcome.name}{unit}", ylabel="density", title="outcomes before any data")
     right.set(xlabel="harm probability", title="harm of hypotheses")
     left.legend(fontsize="small")

@@ -66,6 +66,8 @@ class IsolatedState:
 class IsolatedOracle:
     """Implements `oracles.base.Oracle` for a program. Safe to share between threads; they take turns.
 
+    The program and its class are on the CPU, whatever device the service computes on.
+
     Args:
         policy: a policy whose hypotheses are a program.
         clock: seconds, for the pause after repeated failures.
@@ -89,6 +91,10 @@ class IsolatedOracle:
         self.guarantee: Guarantee = codec.guarantee_from_dict(self._session.loaded["guarantee"])
 
     # ------------------------------------------------------------ the protocol
+
+    unhurried = False
+    needs_current = False
+    """Outcomes are independent given a hypothesis, so that a bound from an older posterior is only looser."""
 
     def encode(self, features: Sequence[float], category: str | int | None) -> Row:
         """Features, and the category's index, as float64[F].
@@ -120,13 +126,14 @@ class IsolatedOracle:
         except ChildFailed:
             return after  # checks of it try again, and are rejected while that fails
 
-    def bound(self, state: IsolatedState, rows: Rows, *, deadline: float | None = None) -> list[HarmBound]:
+    def bound(self, state: IsolatedState, rows: Rows, deadline: float | None = None) -> list[HarmBound]:
         """Bound the probability of harm of A inputs; a bound of 1 with MODEL_FAILED if the program fails.
 
         Args:
             state: any state of this oracle.
             rows: float64[A, F], encoded inputs.
-            deadline: of `time.monotonic`; a check whose turn has not come by then is rejected.
+            deadline: of `time.monotonic`; a check whose turn has not come by then is rejected, and a search that
+                reaches it gives the best sound bound so far.
 
         :raises ValueError: if the shape is not [A, F].
         """
@@ -217,9 +224,9 @@ class IsolatedOracle:
         if not self._session.lock.acquire(timeout=left):
             raise ChildFailed("is busy with other checks until after the deadline")
         try:
-            answer, _ = self._session.attempt(
-                lambda: self._of_state(state, {"op": "bound", "state": state.key}, {"rows": rows})
-            )
+            seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+            question = {"op": "bound", "state": state.key, "seconds": seconds}
+            answer, _ = self._session.attempt(lambda: self._of_state(state, question, {"rows": rows}))
         finally:
             self._session.lock.release()
         try:

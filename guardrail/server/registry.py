@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from guardrail.errors import (
 )
 from guardrail.guard import Judge
 from guardrail.oracles.build import close
+from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
 from guardrail.rebuild import make_snapshot, restore
 from guardrail.server.kernel import KernelThread
@@ -94,7 +96,8 @@ class Registry:
             fresh = {p.name: p for p in policies}
             changed = [n for n, p in fresh.items() if not self._has_revision(n, p.revision)]
             gone = [n for n in self._policies if n not in fresh]
-            judges = {name: await asyncio.to_thread(_compile, fresh[name]) for name in changed}
+            device = self._settings.device
+            judges = {name: await asyncio.to_thread(_compile, fresh[name], device) for name in changed}
             ailing = [n for n in self._policies if n not in gone and self._policies[n].ailing()]
             judges |= {name: self._policies[name].judge for name in ailing if name not in judges}
             paused = [self._policies[name] for name in [*judges, *gone] if name in self._policies]
@@ -315,13 +318,14 @@ def _policy_files(paths: Iterable[Path], problems: list[Problem]) -> Sequence[Pa
     return files
 
 
-def _compile(policy: Policy) -> Judge:
+def _compile(policy: Policy, device: DeviceKind) -> Judge:
     """Build the oracle and run its kernels once, so that no request waits for a compilation.
 
     :raises PolicyError: if the class cannot be built.
+    :raises DeviceUnavailable: if there is no such device.
     """
     try:
-        judge = Judge(policy)
+        judge = Judge(policy, device)
     except ValueError as error:
         raise PolicyError([Problem(policy.path, 0, 0, str(error))]) from error
     oracle = judge.oracle
@@ -330,6 +334,7 @@ def _compile(policy: Policy) -> Judge:
         lambda: oracle.bound(oracle.init(), row),
         lambda: oracle.bound(oracle.observe(oracle.init(), row, np.zeros(1)), row),
         lambda: oracle.summary(oracle.init()),
+        lambda: oracle.bound(oracle.init(), row, time.monotonic()),
     ]
     for run in warm:
         run()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from guardrail.canonical import canonical_json, digest
-from guardrail.domain import Guarantee, JsonObject, JsonValue, PosteriorSummary, Verdict
+from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
     DecisionNotFound,
     InvalidInput,
@@ -17,6 +17,7 @@ from guardrail.errors import (
     WorldNotFound,
     WorldUnavailable,
 )
+from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
 from guardrail.server.registry import LoadedPolicy, Registry
@@ -24,6 +25,9 @@ from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, Store, WorldRecord
 from guardrail.store.decisions import LoggedDecision
+
+ATTEMPTS = 4
+"""How often a bound is computed for a world with memory before its checks are rejected as stale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,23 @@ class Service:
         self._watchers = watchers
 
     async def check(
-        self, policy: str, world_id: str, context: JsonObject, actions: Sequence[JsonObject], revision: str = ""
+        self,
+        policy: str,
+        world_id: str,
+        context: JsonObject,
+        actions: Sequence[JsonObject],
+        revision: str = "",
+        deadline: float | None = None,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
+
+        Args:
+            policy: the policy's name.
+            world_id: the world's id.
+            context: the context's fields.
+            actions: each action's fields.
+            revision: of the policy, if the caller insists on one.
+            deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
@@ -71,9 +89,8 @@ class Service:
         if revision and revision != judge.policy.revision:
             raise RevisionMismatch(f"policy {policy!r} is loaded at revision {judge.policy.revision}, not {revision}")
         self._writer.require_log()
-        world = self._registry.world(loaded, world_id)
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision = await world.bounds(prepared)
+        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline)
         now = time.time()
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
@@ -83,6 +100,24 @@ class Service:
             self._watchers.publish(decision)
             verdicts.append(verdict)
         return verdicts
+
+    async def _bounds(
+        self, loaded: LoadedPolicy, world_id: str, prepared: Sequence[PreparedCheck], deadline: float | None
+    ) -> tuple[list[HarmBound | None], int]:
+        """Bounds and the revision of their posterior: the current one, where an older one is unsound.
+
+        There is no await between the last comparison and the reply, so no outcome is taken up in between. If
+        outcomes keep coming in faster than bounds are computed, the checks are rejected.
+        """
+        for _ in range(ATTEMPTS):
+            bounds, revision = await self._registry.world(loaded, world_id).bounds(prepared, deadline)
+            if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
+                return bounds, revision
+            # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
+            current = self._registry.policy(loaded.judge.policy.name) is loaded
+            if current and self._registry.world(loaded, world_id).committed == revision:
+                return bounds, revision
+        return [None if bound is None else STALE for bound in bounds], revision
 
     async def report(self, policy: str, world_id: str, reports: Sequence[Report]) -> list[Appended]:
         """Take up outcomes in order; returns once later checks rest on them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -30,6 +31,9 @@ from guardrail.wire import (
 )
 
 log = structlog.get_logger()
+
+SHARE_FOR_THE_REPLY = 0.2
+"""Of the time that a caller gives, what a search leaves for the answer's way back."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 M = TypeVar("M")
@@ -68,6 +72,12 @@ async def _parse(request_class: type[Message], data: bytes, context: Context) ->
     return request
 
 
+def _search_deadline(context: Context) -> float | None:
+    """When a search must end so that its answer still reaches the caller; None if the caller waits for ever."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining * (1.0 - SHARE_FOR_THE_REPLY)
+
+
 class Servicer:
     """The RPCs of `guardrail.v1.GuardrailService`."""
 
@@ -82,6 +92,7 @@ class Servicer:
             struct_to_dict(request.context),
             [struct_to_dict(request.action)],
             request.policy_revision,
+            _search_deadline(context),
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
@@ -89,7 +100,12 @@ class Servicer:
     async def CheckActions(self, request: Any, context: Context) -> pb.CheckActionsResponse:
         actions = [struct_to_dict(action) for action in request.actions]
         verdicts = await self._service.check(
-            request.policy, request.world, struct_to_dict(request.context), actions, request.policy_revision
+            request.policy,
+            request.world,
+            struct_to_dict(request.context),
+            actions,
+            request.policy_revision,
+            _search_deadline(context),
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -20,6 +20,7 @@ class ServerSettings(BaseModel):
     listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one; loopback only")
     policies: tuple[Path, ...] = Field(description="policy files, or folders searched for */policy.yaml")
     store: Path = Field(description="SQLite database file, made when missing")
+    device: Literal["cpu", "gpu"] = Field("cpu", description="what enumerated classes are computed on")
     max_request_bytes: Annotated[int, Field(ge=1_024, le=64 * 2**20)] = 2**20
     max_waiting_checks: Annotated[int, Field(ge=1)] = 4_096
     max_waiting_reports: Annotated[int, Field(ge=1)] = 16_384

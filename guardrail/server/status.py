@@ -23,6 +23,7 @@ _CODES: tuple[tuple[type[errors.GuardrailError], grpc.StatusCode], ...] = (
     (errors.RevisionMismatch, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.PolicyError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WorldUnavailable, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.DeviceUnavailable, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.NotServing, grpc.StatusCode.UNAVAILABLE),
     (errors.StoreCorrupt, grpc.StatusCode.DATA_LOSS),
     (errors.StoreError, grpc.StatusCode.UNAVAILABLE),

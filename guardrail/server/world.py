@@ -30,6 +30,7 @@ log = structlog.get_logger()
 @dataclass(slots=True)
 class _WaitingCheck:
     prepared: Sequence[PreparedCheck]
+    deadline: float | None
     future: asyncio.Future[tuple[list[HarmBound | None], int]]
 
 
@@ -81,12 +82,23 @@ class World:
         return self._posterior.revision
 
     @property
+    def committed(self) -> int:
+        """Number of observations that the log is known to hold; the posterior may not have taken them all up yet."""
+        return self._committed
+
+    @property
     def failed(self) -> bool:
         """True if the posterior is lost; the log still has everything."""
         return self._failure is not None
 
-    async def bounds(self, prepared: Sequence[PreparedCheck]) -> tuple[list[HarmBound | None], int]:
+    async def bounds(
+        self, prepared: Sequence[PreparedCheck], deadline: float | None = None
+    ) -> tuple[list[HarmBound | None], int]:
         """Bound prepared checks against one posterior; waits for its turn in a shared kernel call.
+
+        Args:
+            prepared: the checks.
+            deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
 
         :raises LimitExceeded: if too many checks wait already.
         :raises WorldUnavailable: if the posterior is lost.
@@ -97,7 +109,7 @@ class World:
         if len(self._checks) >= self._max_waiting:
             raise LimitExceeded(f"{len(self._checks)} checks of world {self.world_id!r} wait already")
         future: asyncio.Future[tuple[list[HarmBound | None], int]] = self._loop.create_future()
-        self._checks.append(_WaitingCheck(prepared, future))
+        self._checks.append(_WaitingCheck(prepared, deadline, future))
         if not self._draining:
             # After whatever else the loop has ready: checks that arrived together share a kernel call.
             self._loop.call_soon(self._schedule)
@@ -200,6 +212,9 @@ class World:
     def _bound(self, posterior: _Posterior, checks: list[_WaitingCheck]) -> list[list[HarmBound | None]]:
         if not checks:
             return []
+        if not self.judge.oracle.unhurried:
+            # A search takes longer than starting it: each has the time that its own caller gives.
+            return [self.judge.bounds(posterior.state, check.prepared, check.deadline) for check in checks]
         flat = iter(self.judge.bounds(posterior.state, [p for check in checks for p in check.prepared]))
         return [[next(flat) for _ in check.prepared] for check in checks]
 

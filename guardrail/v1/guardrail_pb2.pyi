@@ -209,6 +209,34 @@ class CautiousHypothesis(_message.Message):
 Global___CautiousHypothesis: _TypeAlias = CautiousHypothesis  # noqa: Y015
 
 @_typing.final
+class Search(_message.Message):
+    """How far the search for the most harmful plausible hypothesis went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    SCANNED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """True if the deadline stopped it: the bound is sound, but the whole search might have given a lower one."""
+    scanned: _builtins.float
+    """Share of the class that was looked at, in [0, 1]. The rest was ruled out by bounds on its harm, or, if the
+    search was truncated, counts with them.
+    """
+    def __init__(
+        self,
+        *,
+        truncated: _builtins.bool = ...,
+        scanned: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scanned", b"scanned", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Search: _TypeAlias = Search  # noqa: Y015
+
+@_typing.final
 class Verdict(_message.Message):
     """The answer to one check."""
 
@@ -227,6 +255,7 @@ class Verdict(_message.Message):
     WORLD_FIELD_NUMBER: _builtins.int
     POSTERIOR_REVISION_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """What to do."""
     harm_bound: _builtins.float
@@ -261,6 +290,10 @@ class Verdict(_message.Message):
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
         """Why, most important first."""
 
+    @_builtins.property
+    def search(self) -> Global___Search:
+        """How far the search for the cautious hypothesis went; absent where nothing is searched."""
+
     def __init__(
         self,
         *,
@@ -277,10 +310,11 @@ class Verdict(_message.Message):
         world: _builtins.str = ...,
         posterior_revision: _builtins.int = ...,
         decision_id: _builtins.str = ...,
+        search: Global___Search | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "predictive_harm", b"predictive_harm", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "predictive_harm", b"predictive_harm", "search", b"search", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "decision", b"decision", "decision_id", b"decision_id", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "predictive_harm", b"predictive_harm", "reasons", b"reasons", "threshold", b"threshold", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "decision", b"decision", "decision_id", b"decision_id", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "predictive_harm", b"predictive_harm", "reasons", b"reasons", "search", b"search", "threshold", b"threshold", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__escalate_above: _TypeAlias = _typing.Literal["escalate_above"]  # noqa: Y015
     _WhichOneofArgType__escalate_above: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above"]  # noqa: Y015

@@ -28,19 +28,22 @@ def last_violation(rows: Sequence[Row]) -> bytes:
             if row["class"] == name and row["case"] == "distinct" and row["bound"] == "iid"
             if row["kl_nearest_less_harmful"]
         ]
+        panel.set_title(name)
+        panel.set_xlabel("1 / KL of the nearest less harmful rival")
+        if not found:
+            panel.text(0.5, 0.5, "no case with a truth\nand such a rival", ha="center", transform=panel.transAxes)
+            continue
         found.sort(key=lambda pair: pair[0])
         inverse = np.array([1.0 / divergence for divergence, _ in found])
         for column, label, marker in (("needed_median", "median", "o"), ("needed_q90", "90 % of runs", "^")):
             panel.plot(inverse, [max(_number(row, column), 1) for _, row in found], marker=marker, label=label)
         panel.plot(inverse, inverse, color="0.7", linestyle=":", label="1 / KL")
-        if found:
-            panel.axhline(_number(found[0][1], "horizon"), color="0.8", zorder=0)
-        panel.set_title(name)
-        panel.set_xlabel("1 / KL of the nearest less harmful rival")
+        panel.axhline(_number(found[0][1], "horizon"), color="0.8", zorder=0)
         panel.set_xscale("log")
         panel.set_yscale("log")
     axes[0][0].set_ylabel("observations until the i.i.d. bound\nholds for good")
-    axes[0][0].legend(frameon=False)
+    for panel in [panel for panel in axes[0] if panel.lines][:1]:
+        panel.legend(frameon=False)
     return png(figure)
 
 

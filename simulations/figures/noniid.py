@@ -34,6 +34,7 @@ COLUMNS = (
 
 def reward_and_deaths(rows: Sequence[Row]) -> bytes:
     """A panel for each threshold and measure; bars and bands are one standard error."""
+    authors = any(row["accounting"] == "authors" for row in rows)
     thresholds = sorted({float(row["threshold"] or 0.0) for row in rows})
     figure, axes = panels(2, len(thresholds), 4.2 * len(thresholds), 6.8)
     for column, threshold in enumerate(thresholds):
@@ -41,7 +42,7 @@ def reward_and_deaths(rows: Sequence[Row]) -> bytes:
         for line, (value, error, label) in enumerate(COLUMNS):
             _panel(axes[line][column], of_threshold, value, error)
             if column == 0:
-                axes[line][column].set_ylabel(label)
+                axes[line][column].set_ylabel(f"{label}\nbefore the last step" if authors and line == 1 else label)
         axes[0][column].set_title(f"reject above C = {threshold:g}")
         axes[1][column].set_xlabel("α, level of the plausible set")
     handles, labels = axes[0][0].get_legend_handles_labels()

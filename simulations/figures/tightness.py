@@ -46,7 +46,8 @@ def overestimates(rows: Sequence[Row]) -> bytes:
         panel.set_xscale("log")
         panel.set_xlabel("α, level of the plausible set")
         panel.set_ylim(0.0, 1.04)
-    episodes.legend(frameon=False, loc="lower left")
+    if plausible:
+        episodes.legend(frameon=False, loc="lower left")
     even.legend(frameon=False, loc="lower left")
     return png(figure)
 

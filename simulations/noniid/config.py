@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from simulations.noniid.guardrails import Guardrail, Kind, Order, expand
 from simulations.runner.suite import SuiteConfig
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 MAX_HYPOTHESES = 2**22
-"""As many as the service enumerates."""
+"""As many as an episode is played with; the service enumerates more."""
+MAX_NUMBERS = 10**8
+"""Of chance, or of places in random orders, in one chunk."""
+MAX_MEANS = 500
+"""Different mean rewards of an arm: programs are unrolled over them, and take long to compile."""
 PAPER_ALPHAS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 
@@ -53,12 +60,31 @@ class BanditConfig(SuiteConfig):
                 f"levels^dim = {self.levels}^{self.dim} hypotheses are too many; "
                 f"at most {MAX_HYPOTHESES} are enumerated"
             )
-        if self.chunk * self.steps * self.arms > 10**8:
+        means = (self.levels - 1) ** 2 * self.dim + 1
+        if means > MAX_MEANS:
+            raise ValueError(
+                f"(levels - 1)^2 * dim + 1 = {means} different mean rewards are too many; at most {MAX_MEANS}, so "
+                "choose fewer levels or features"
+            )
+        if self.chunk * self.steps * self.arms > MAX_NUMBERS:
             raise ValueError(
                 f"chunk * steps * arms = {self.chunk * self.steps * self.arms} numbers of chance are too many "
                 "to hold at once; at most 10^8, so choose a smaller chunk"
             )
         return self
+
+
+def check_orders(config: BanditConfig, ties: Sequence[Order]) -> None:
+    """Refuse a chunk whose random orders of the hypotheses, one for each episode, would not fit in memory.
+
+    :raises ValueError: if they are too many.
+    """
+    episodes, hypotheses = min(config.chunk, config.episodes), config.levels**config.dim
+    if "random" in ties and episodes * hypotheses > MAX_NUMBERS:
+        raise ValueError(
+            f"random orders of {hypotheses} hypotheses for each of {episodes} episodes are too many to hold at once; "
+            "at most 10^8 places, so choose a smaller chunk"
+        )
 
 
 class Aggregation(BaseModel):
@@ -101,6 +127,11 @@ class NoniidConfig(BanditConfig):
     def _finite(self) -> Self:
         if not math.isfinite(self.beta):
             raise ValueError(f"beta must be finite, got {self.beta}")
+        return self
+
+    @model_validator(mode="after")
+    def _orders_fit(self) -> Self:
+        check_orders(self, self.ties)
         return self
 
     def aggregation(self) -> Aggregation:

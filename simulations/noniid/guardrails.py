@@ -70,10 +70,9 @@ class Guardrail:
         """The level of a ratio set."""
         return self.level if self.kind in BY_DELTA else None
 
-    @property
-    def guarantee(self) -> str:
-        """What the bound promises: theorem, asymptotic or none."""
-        if self.kind in BY_ALPHA | BY_DELTA:
+    def guarantee(self, smallest_prior: float) -> str:
+        """What the bound promises: theorem, asymptotic or none. A level that buys no confidence promises nothing."""
+        if self.confidence(smallest_prior) is not None:
             return "theorem"
         return "asymptotic" if self.kind == "iid" else "none"
 
@@ -82,7 +81,7 @@ class Guardrail:
 
         A plausible set of level alpha holds the truth with confidence 1 - alpha / P(truth).
         """
-        if self.level is None or self.guarantee != "theorem":
+        if self.level is None or self.kind not in BY_ALPHA | BY_DELTA:
             return None
         delta = self.level if self.kind in BY_DELTA else self.level / smallest_prior
         return 1.0 - delta if delta < 1.0 else None

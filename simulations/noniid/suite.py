@@ -92,14 +92,15 @@ def explosion_threshold(config: BanditConfig) -> float:
 
 
 def _cell(config: NoniidConfig, guardrail: Guardrail, threshold: float, explosion: float) -> Row:
+    smallest_prior = float(config.levels) ** -config.dim
     return {
         "guardrail": guardrail.kind,
-        "guarantee": guardrail.guarantee,
+        "guarantee": guardrail.guarantee(smallest_prior),
         "threshold": threshold,
         "alpha": guardrail.alpha,
         "delta": guardrail.delta,
         "ties": guardrail.ties,
-        "confidence": guardrail.confidence(float(config.levels) ** -config.dim),
+        "confidence": guardrail.confidence(smallest_prior),
         "accounting": config.accounting,
         "explosion_threshold": explosion,
         "episodes": config.episodes,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, Self, TypeAlias, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from simulations.noniid.config import PAPER_ALPHAS, Alpha, BanditConfig, Delta, Some
+from simulations.noniid.config import PAPER_ALPHAS, Alpha, BanditConfig, Delta, Some, check_orders
 from simulations.noniid.guardrails import Guardrail, Order, expand
 
 TightnessKind: TypeAlias = Literal["iid", "plausible", "ratio"]
@@ -25,6 +25,11 @@ class TightnessConfig(BanditConfig):
         description="which hypotheses tied at the edge of the plausible set are in: all, or the first in ascending, "
         "descending or random order",
     )
+
+    @model_validator(mode="after")
+    def _orders_fit(self) -> Self:
+        check_orders(self, self.ties)
+        return self
 
     def guardrails(self) -> list[Guardrail]:
         """What is compared, in the order of the table."""

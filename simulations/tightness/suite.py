@@ -57,6 +57,7 @@ class TightnessSuite:
             for name in ("over", "over_squares", "held", "even")
         }
         harm, n = results[0]["harm_of_level"].astype(np.float64), config.episodes
+        smallest_prior = float(config.levels) ** -config.dim
         rows: list[Row] = []
         for place, guardrail in enumerate(config.guardrails()):
             over, squares = int(added["over"][place]), int(added["over_squares"][place])
@@ -66,11 +67,11 @@ class TightnessSuite:
             rows.append(
                 {
                     "guardrail": guardrail.kind,
-                    "guarantee": guardrail.guarantee,
+                    "guarantee": guardrail.guarantee(smallest_prior),
                     "alpha": guardrail.alpha,
                     "delta": guardrail.delta,
                     "ties": guardrail.ties,
-                    "confidence": guardrail.confidence(float(config.levels) ** -config.dim),
+                    "confidence": guardrail.confidence(smallest_prior),
                     "explosion_threshold": float(results[0]["explosion_threshold"]),
                     "episodes": n,
                     "seed": config.seed,

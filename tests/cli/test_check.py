@@ -18,6 +18,7 @@ VERDICT_KEYS = [
     "world",
     "posterior_revision",
     "decision_id",
+    "search",
 ]
 
 
@@ -61,6 +62,7 @@ def test_the_json_keys_are_stable(cli, policy_file):
     verdict = in_process(cli, policy_file, "--action", HIGH, "--json").json
     assert list(verdict) == VERDICT_KEYS
     assert list(verdict["cautious_hypothesis"]) == ["name", "parameters", "harm", "log_posterior"]
+    assert verdict["search"] == {"truncated": False, "scanned": 1.0}
     assert list(verdict["guarantee"]) == ["kind", "confidence", "assumptions", "source"]
     assert [list(r) for r in verdict["reasons"]] == [["code", "message"]]
 

@@ -4,7 +4,8 @@ import pytest
 from guardrail.domain import BooleanHarm, IntervalHarm
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.beta_bernoulli import BetaBernoulliFamily
-from guardrail.policy.schema import BetaBernoulli, BetaPrior, CategoryCount
+from guardrail.policy.schema import BetaBernoulli, BetaPrior
+from guardrail.policy.schema_base import CategoryCount
 
 HARM = BooleanHarm(True)
 

@@ -13,7 +13,8 @@ from scipy import stats
 from guardrail.domain import BooleanHarm, IntervalHarm
 from guardrail.errors import InvalidInput
 from guardrail.hypotheses.finite_table import FiniteTableFamily
-from guardrail.policy.schema import FiniteTable, NormalSpec, TableHypothesis
+from guardrail.policy.memory_schema import NormalSpec
+from guardrail.policy.schema import FiniteTable, TableHypothesis
 
 TRUE_IS_HARM = BooleanHarm(harmful=True)
 ABOVE = IntervalHarm(1.0, math.inf, inside=True)

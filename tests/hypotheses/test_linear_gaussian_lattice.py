@@ -4,6 +4,7 @@ import math
 from fractions import Fraction
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -172,11 +173,28 @@ def test_from_spec():
     with pytest.raises(ValueError, match="feature"):
         LinearGaussianLatticeFamily.from_spec(spec, ABOVE, ())
     with pytest.raises(ValueError, match="too many"):
-        LinearGaussianLatticeFamily.from_spec(spec, ABOVE, tuple(f"x{i}" for i in range(23)))
+        LinearGaussianLatticeFamily.from_spec(spec, ABOVE, tuple(f"x{i}" for i in range(28)))
 
 
 def test_a_large_lattice_stores_no_table():
-    family = lattice(2, names=tuple(f"x{i}" for i in range(22)))
-    assert family.size == 2**22
-    assert family.width == 2**11
-    assert sum(array.size for array in family.arrays.values()) == 2 * 2**11 * 11
+    family = lattice(2, names=tuple(f"x{i}" for i in range(26)))
+    assert family.size == 2**26
+    assert family.width == 2**13
+    assert sum(array.size for array in family.arrays.values()) == 2 * 2**13 * 13
+
+
+@pytest.mark.parametrize(("levels", "dimension"), [(2, 1), (3, 2), (4, 3), (2, 5)])
+def test_sums_give_the_log_likelihood_of_all_observations(levels, dimension):
+    family = LinearGaussianLatticeFamily(levels, 0.7, None, ABOVE, tuple(f"x{i}" for i in range(dimension)))
+    random = np.random.default_rng(dimension)
+    rows, outcomes = random.normal(size=(40, dimension)), random.normal(size=40) * 3
+    weights = np.array(list(itertools.product(range(levels), repeat=dimension)), float)
+    exact = stats.norm.logpdf(outcomes[:, None], rows @ weights.T, 0.7).sum(axis=0)
+    with jax.enable_x64(True):
+        sums = sum(family.statistics(jnp.asarray(row), jnp.asarray(y)) for row, y in zip(rows, outcomes, strict=True))
+        prepared = family.prepare(sums)
+        found = np.asarray(family.log_likelihood_of(family.arrays, prepared))
+    assert sums.shape == (family.statistics_length,)
+    np.testing.assert_allclose(found - found.max(), exact - exact.max(), atol=1e-9)
+    assert abs(found.max()) < 50, "the numbers lie near 0 where it matters"
+    assert np.abs((found - found.max()) - (exact - exact.max())).max() < float(prepared["rounding"]) * 10 + 1e-10

@@ -66,7 +66,7 @@ def test_rounding_is_covered(factors):
         assert abs(Fraction(float(number)) - exact) <= allowed
 
 
-@pytest.mark.parametrize("sizes", [(), (0,), (3, 0), (4,) * 12])
+@pytest.mark.parametrize("sizes", [(), (0,), (3, 0), (4,) * 14])
 def test_refuses_what_is_no_grid_or_too_large(sizes):
     with pytest.raises(ValueError, match=r"grid|too many"):
         grid_of(sizes)

@@ -221,3 +221,34 @@ def test_reactor_bounds_agree_with_a_general_optimiser(batches):
             assert verdict.harm_bound < float(shown.removeprefix("below "))
         else:
             assert float(f"{verdict.harm_bound:.2g}") == float(shown)
+
+
+# ---------------------------------------------------------------- frozen-lake and cliff-walking
+
+
+@pytest.mark.parametrize(("name", "state", "action", "after"), [("frozen-lake", 0, 1, 4), ("cliff-walking", 13, 1, 14)])
+def test_the_bounds_after_steps_without_a_slip(name, state, action, after):
+    grid = np.linspace(0, 0.5, 13)
+    one, other = (values.ravel() for values in np.meshgrid(grid, grid, indexing="ij"))
+    with np.errstate(divide="ignore"):
+        log_step = np.log(np.maximum(1 - one - other, 0))
+    log_likelihood, inside, expected = np.zeros(169), np.ones(169, bool), []
+    for _ in range(61):
+        inside &= log_likelihood - logsumexp(log_likelihood) >= math.log(DELTA / 169)
+        expected.append(other[inside].max())
+        log_likelihood = log_likelihood + log_step
+    guard = Guard.from_file(FOLDER / name / "policy.yaml")
+    beside = {"frozen-lake": (4, 1), "cliff-walking": (30, 1)}[name]
+    threshold, found = guard.policy.spec.decision.reject_above, []
+    for _ in range(61):
+        found.append(guard.check({"state": beside[0]}, {"action": beside[1]}).harm_bound)
+        guard.observe({"state": state}, {"action": action}, after)
+    # Over 4 steps a little more can happen on the lake than with the move itself.
+    assert found == pytest.approx(expected, abs=0.01 if name == "frozen-lake" else 1e-9)
+    assert all(f >= e for f, e in zip(found, expected, strict=True))
+    shown = [row for row in table_rows(name, 3) if row[0][0].isdigit()]
+    assert len(shown) == 5
+    for steps, bound, decision in shown:
+        for count in map(int, steps.split(" to ")):
+            assert float(bound) == pytest.approx(found[count], rel=0.05)
+            assert decision == ("accept" if found[count] <= threshold else "reject")

@@ -17,7 +17,7 @@ from guardrail.policy.lint import lint
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "policies"
-NAMES = ("exploding-bandit", "oring-launch", "reactor-temperature", "tool-calls")
+NAMES = ("cliff-walking", "exploding-bandit", "frozen-lake", "oring-launch", "reactor-temperature", "tool-calls")
 READMES = sorted([FOLDER / "README.md", *FOLDER.glob("*/README.md")])
 BOUND = re.compile(r"(?<=harm bound )[0-9.e+-]+")
 
@@ -96,6 +96,23 @@ def test_the_program_in_the_oring_readme_rejects_the_launch(tmp_path, capsys):
     file.write_text(program, encoding="utf-8")
     runpy.run_path(str(file))
     assert capsys.readouterr().out.startswith("reject the harm bound ")
+
+
+@pytest.mark.parametrize("name", ["cliff-walking", "frozen-lake"])
+def test_the_kernels_are_what_the_script_beside_them_prints(name, capsys):
+    runpy.run_path(str(FOLDER / name / "make_kernels.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert printed
+    assert printed in (FOLDER / name / "policy.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["cliff-walking", "frozen-lake"])
+def test_the_program_in_a_gridworld_readme_takes_a_checked_step(name, tmp_path, capsys):
+    (program,) = blocks(FOLDER / name / "README.md", "python")
+    file = tmp_path / "program.py"
+    file.write_text(program, encoding="utf-8")
+    runpy.run_path(str(file))
+    assert "'carried_out': " in capsys.readouterr().out
 
 
 def test_the_index_names_the_thresholds_of_each_policy():

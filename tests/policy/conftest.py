@@ -85,6 +85,57 @@ harm: outcome.t > 3.0
 bound: {kind: ratio, delta: 0.05}
 decision: {reject_above: 0.2}
 """,
+    "hidden": HEAD
+    + """action: {kind: string}
+hypotheses:
+  family: hidden-markov
+  category: action.kind
+  table:
+    - name: a
+      initial: [0.5, 0.5]
+      transitions: {x: [[0.9, 0.1], [0, 1]], y: [[1, 0], [0, 1]]}
+      rates: [0.1, 0.6]
+    - {name: b, initial: [1], transitions: [[1]], rates: {x: [0.2], y: [0.3]}}
+outcome: {name: bad, type: bool}
+harm: outcome.bad
+bound: {kind: ratio, delta: 0.05}
+decision: {reject_above: 0.2}
+""",
+    "mdp": HEAD
+    + """context: {at: integer}
+action: {move: integer}
+features: {state: context.at, action: action.move}
+hypotheses:
+  family: finite-mdp
+  horizon: 3
+  default_policy: [0, 1, 0]
+  terminal: [0]
+  mixture:
+    kernels:
+      near: [[0, 1], [0, {1: 0.5, 2: 0.5}], [2, 2]]
+      far: [[0, 2], [1, 2], [2, 2]]
+    weights: {far: {lower: 0, upper: 0.5, points: 6}}
+    rest: near
+outcome: {name: at, type: integer, count: 3}
+harm: outcome.at == 2
+bound: {kind: ratio, delta: 0.05}
+decision: {reject_above: 0.2}
+""",
+    "mdp-table": HEAD
+    + """context: {at: integer}
+action: {move: integer}
+features: {state: context.at, action: action.move}
+hypotheses:
+  family: finite-mdp
+  horizon: 1
+  table:
+    - {name: a, kernel: [[0, 1], [1, 1]]}
+    - {name: b, kernel: [[0, 0], [0, 1]]}
+outcome: {name: at, type: integer, count: 2}
+harm: outcome.at == 1
+bound: {kind: ratio, delta: 0.05}
+decision: {reject_above: 0.2}
+""",
 }
 
 

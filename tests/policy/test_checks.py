@@ -101,8 +101,8 @@ CASES = [
     ),
     (
         "logistic",
-        [("upper: 3, points: 11", "upper: 3, points: 100000"), ("upper: 5, points: 11", "upper: 5, points: 100")],
-        ["16:3: the grid has 10000000 hypotheses, at most 4194304 are allowed; use fewer points"],
+        [("upper: 3, points: 11", "upper: 3, points: 100000"), ("upper: 5, points: 11", "upper: 5, points: 2000")],
+        ["16:3: the grid has 200000000 hypotheses, at most 134217728 are allowed; use fewer points"],
     ),
     ("logistic", [("lower: 0, upper: 3", "lower: 3, upper: 3")], ["17:19: lower 3 is not below upper 3"]),
     (
@@ -113,8 +113,8 @@ CASES = [
     # lattice
     (
         "lattice",
-        [("levels: 2", "levels: 64"), ("length: 3", "length: 4")],
-        ["6:55: 64 levels for each of 4 features are 64^4 hypotheses, at most 4194304 are allowed"],
+        [("levels: 2", "levels: 64"), ("length: 3", "length: 5")],
+        ["6:55: 64 levels for each of 5 features are 64^5 hypotheses, at most 134217728 are allowed"],
     ),
     (
         "lattice",
@@ -226,9 +226,9 @@ def test_parts_that_fit(policy, name, edits):
 
 
 def test_the_largest_lattice_is_exactly_the_limit(policy, problems):
-    assert MAX_HYPOTHESES == 2**22
-    policy("lattice", ("length: 3", "length: 22"))
-    assert len(problems("lattice", ("length: 3", "length: 23"))) == 1
+    assert MAX_HYPOTHESES == 2**27
+    policy("lattice", ("length: 3", "length: 27"))
+    assert len(problems("lattice", ("length: 3", "length: 28"))) == 1
 
 
 def test_a_box_beside_the_predictive_bound_has_no_effect_and_is_refused(policy):

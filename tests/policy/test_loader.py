@@ -37,7 +37,7 @@ SHAPE = [
     ("delta: 0.05", "delta: 1", ["20:29: delta is 1; needs a number less than 1.0"]),
     ("delta: 0.05", "delta: 0.05, alpha: 0.1", ["20:35: unknown field 'alpha'; known are delta, kind, running"]),
     ("running: true", "running: yes", ["20:44: running is 'yes'; needs true or false"]),
-    ("type: bool", "type: boolean", ["18:28: type is 'boolean'; needs bool or number; did you mean 'bool'?"]),
+    ("type: bool", "type: boolean", ["18:28: unknown type 'boolean'; did you mean 'bool'?"]),
     (
         "type: number",
         "type: numbr",

@@ -296,7 +296,7 @@ def test_priors_that_sum_to_one_within_rounding_load_and_a_class_that_cannot_be_
         check(client)
         from guardrail.server import registry
 
-        def refuse(policy):
+        def refuse(policy, device):
             raise ValueError("the class cannot be built")
 
         monkeypatch.setattr(registry, "Judge", refuse)

@@ -128,6 +128,15 @@ def test_theorem_bounds_fail_no_more_often_than_promised_where_the_truth_is_a_me
         assert binomtest(failures, row["runs"], row["delta"], alternative="greater").pvalue > FAILURE_BUDGET
 
 
+def test_a_truth_outside_the_class_is_promised_nothing(table):
+    for (_, case, bound), row in table.items():
+        if case.startswith("outside"):
+            assert row["guarantee"] == "none"
+            assert row["delta"] == (0.05 if bound in ("plausible", "ratio") else None)
+        elif bound == "iid":
+            assert row["guarantee"] == ("asymptotic" if case == "distinct" else "none")
+
+
 def test_members_that_no_observation_tells_apart_do_not_mislead_the_cautious_bound(table):
     """Ties in the argmax take the largest harm, also of what differs only where nothing is ever seen."""
     assert table["lattice", "duplicate", "iid"]["held_at_1000"] > 0.97
@@ -148,6 +157,20 @@ def test_pictures_are_drawn_from_the_table():
     pictures = SUITE.pictures(config, run(config))
     assert list(pictures) == ["iid.png", "iid-held.png", "iid-mass.png"]
     assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
+
+
+@pytest.mark.parametrize("case", ["duplicate", "outside-milder"])
+def test_pictures_are_drawn_where_no_truth_has_a_rival(case):
+    """The picture of the last violation is of distinct members only, and needs a rival that can mislead."""
+    for changes in ({"cases": (case,), "separations": (1.0,)}, {"separations": (1e-9,)}):
+        config = IidConfig(runs=2, horizon=10, classes=("gaussian",), **changes)
+        assert SUITE.pictures(config, run(config))["iid.png"].startswith(b"\x89PNG")
+
+
+def test_separations_that_are_nearly_alike_are_chunks_of_their_own():
+    config = IidConfig(separations=(0.5, 0.5 + 1e-9))
+    names = [chunk.name for chunk in SUITE.chunks(config)]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize(

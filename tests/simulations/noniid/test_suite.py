@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -5,12 +6,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from guardrail.oracles.guarantees import guarantee
+from guardrail.policy.schema import PlausibleBound, RatioBound
 from simulations.noniid.config import NoniidConfig
+from simulations.noniid.guardrails import Guardrail
 from simulations.noniid.suite import SUITE
 
 HERE = Path(__file__).parent
 PUBLISHED = json.loads((HERE / "figures_published.json").read_text())
 MEASURED = json.loads((HERE / "exploding_bandit.json").read_text())
+LEVELS = (1e-5, 3e-4, 2.0**-10, 0.01, 0.3)
 NAMES = {"posterior": "predictive", "non-iid": "plausible"}
 COLUMNS = {
     "guardrail", "guarantee", "threshold", "alpha", "delta", "ties", "confidence", "accounting",
@@ -38,7 +43,24 @@ def test_a_row_for_every_cell_with_what_it_promises():
     assert by_cell["iid", None, None]["guarantee"] == "asymptotic"
     assert by_cell["ratio", 0.1, None]["confidence"] == 0.9
     assert by_cell["plausible", 0.01, "all"]["confidence"] == pytest.approx(1 - 0.01 * 8)
-    assert by_cell["plausible", 0.5, "all"]["confidence"] is None, "alpha above P(truth) promises nothing"
+    assert by_cell["plausible", 0.01, "all"]["guarantee"] == "theorem"
+    for ties in ("all", "random"):
+        beyond = by_cell["plausible", 0.5, ties]
+        assert (beyond["guarantee"], beyond["confidence"]) == ("none", None), "alpha above P(truth) promises nothing"
+
+
+def test_a_level_promises_what_the_service_says_it_does():
+    """The class of the exploding bandit, 1,024 hypotheses of the same prior mass."""
+    for kind, level in itertools.product(("plausible", "plausible-running", "ratio", "ratio-running"), LEVELS):
+        spec = (
+            RatioBound(kind="ratio", delta=level)
+            if kind.startswith("ratio")
+            else PlausibleBound(kind="plausible", alpha=level)
+        )
+        promised = guarantee(spec, (), -10 * math.log(2))
+        found = Guardrail(kind, level, None if kind.startswith("ratio") else "all")
+        assert found.guarantee(2.0**-10) == str(promised.kind), (kind, level)
+        assert (found.confidence(2.0**-10) or 0.0) == pytest.approx(promised.confidence), (kind, level)
 
 
 def test_chunks_change_no_more_than_the_last_digit_and_the_same_seed_nothing():
@@ -75,7 +97,9 @@ def test_the_last_steps_explosions_count_unless_the_authors_count():
         ({"thresholds": (0.1, 0.1)}, "every value once"),
         ({"bounds": ("ratios",)}, "'ratio'"),
         ({"dim": 22, "levels": 3}, "hypotheses are too many"),
+        ({"dim": 2, "levels": 64}, "different mean rewards are too many"),
         ({"chunk": 10**6, "steps": 10_000}, "choose a smaller chunk"),
+        ({"dim": 20, "ties": ("all", "random"), "episodes": 100}, "choose a smaller chunk"),
         ({"explosion_threshold": math.inf}, "finite"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"episode": 3}, "Extra inputs"),
@@ -92,6 +116,8 @@ def test_pictures_are_equal_for_equal_tables():
     first, second = SUITE.pictures(config, rows), SUITE.pictures(config, rows)
     assert first == second
     assert first["noniid.png"].startswith(b"\x89PNG")
+    as_authors = SUITE.pictures(config, [row | {"accounting": "authors"} for row in rows])
+    assert as_authors != first, "the picture says that explosions at the last step are missed"
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import slow_bandit
 from failure_budget import FAILURE_BUDGET
+from pydantic import ValidationError
 from scipy.stats import binomtest, norm
 
 from simulations.tightness import engine
@@ -62,6 +63,12 @@ def test_chunks_do_not_change_the_table():
 def test_without_an_arm_on_the_edge_nothing_is_said_about_it():
     rows = run(SMALL.model_copy(update={"explosion_threshold": 1.5, "episodes": 3}))
     assert {(row["even_count"], row["even_mean"], row["even_median"]) for row in rows} == {(0, None, None)}
+
+
+def test_more_random_orders_than_fit_in_memory_are_refused():
+    with pytest.raises(ValidationError, match="choose a smaller chunk"):
+        TightnessConfig(dim=20, ties=("random",))
+    assert TightnessConfig(dim=20, ties=("random",), chunk=50)
 
 
 @pytest.mark.slow

@@ -51,6 +51,11 @@ def test_promises_hold_and_deliberate_failures_are_seen(table):
     }
 
 
+def test_the_cautious_bound_promises_something_only_where_observations_are_iid(table):
+    rows = table(classes=("twins",), bounds=("iid",), runs=2, horizon_scale=0.01)
+    assert {row["agent"]: row["guarantee"] for row in rows} == {"random": "asymptotic", "adversarial": "none"}
+
+
 def test_every_row_has_every_column(table):
     rows = table(**FIFTY)
     assert all(list(row) == COLUMNS for row in rows)

@@ -1,0 +1,1 @@
+"""Walkers in the grid worlds of Gymnasium, with and without a guardrail."""
