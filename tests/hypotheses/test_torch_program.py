@@ -27,6 +27,9 @@ RATIO = RatioBound(kind="ratio", delta=0.05, running=True)
 
 @pytest.fixture(autouse=True)
 def _as_in_a_process_of_its_own():
+    # Callbacks may run on a thread of XLA's, which knows the process-wide mode only.
+    wide = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     torch.distributions.Distribution.set_default_validate_args(False)
@@ -34,6 +37,7 @@ def _as_in_a_process_of_its_own():
         yield
     torch.distributions.Distribution.set_default_validate_args(__debug__)
     torch.set_default_dtype(before)
+    jax.config.update("jax_enable_x64", wide)
 
 
 def spec(kind, draws=2000):

@@ -60,8 +60,10 @@ def test_the_time_that_a_caller_gives_reaches_the_search(start_service, policy_f
     assert verdict.search.truncated is False
     assert verdict.search.scanned > 0.0
     single, several = given
-    assert 0 < single <= 15.0 * (1.0 - servicer.SHARE_FOR_THE_REPLY)
-    assert 0 < several <= 10.0 * (1.0 - servicer.SHARE_FOR_THE_REPLY)
+    # On the wire a timeout is rounded up, by at most one in a hundred.
+    share = 1.01 * (1.0 - servicer.SHARE_FOR_THE_REPLY)
+    assert 0 < single <= 15.0 * share
+    assert 0 < several <= 10.0 * share
 
 
 def test_a_truncated_verdict_is_sound_and_says_so(monkeypatch):
