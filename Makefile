@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 PORT   ?= 7410
+# Tests of one file share what they compile, so a file stays with one of the processes, at most one a core.
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast bench lint format proto clean
@@ -40,10 +42,10 @@ serve: $(VENV)/.installed-run
 	$(BIN)/guardrail serve --listen 127.0.0.1:$(PORT) --policies policies --store var/guardrail.db
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(SPREAD) -m 'not slow'
 
 bench: $(VENV)/.installed-run
 	$(BIN)/python -m benchmarks
