@@ -143,6 +143,7 @@ def test_members_that_no_observation_tells_apart_do_not_mislead_the_cautious_bou
     assert table["lattice", "duplicate", "iid"]["excess_at_end"] > table["lattice", "distinct", "iid"]["excess_at_end"]
 
 
+@pytest.mark.slow
 def test_chunks_do_not_change_the_table():
     config = IidConfig(separations=(0.5,), classes=("bernoulli", "lattice"), runs=20, horizon=30)
     for row, other in zip(run(config), run(config.model_copy(update={"chunk": 7})), strict=True):
