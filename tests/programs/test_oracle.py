@@ -136,6 +136,16 @@ def test_a_damaged_dump_is_refused(plain):
     assert numbers(plain.bound(plain.init(), LOOKS))
 
 
+def test_a_dump_of_a_program_with_other_numbers_is_refused(plain):
+    """The same files may make another class, for instance with another release of a library."""
+    written = plain.dump(plain.observe(plain.init(), ROWS, OUTCOMES))
+    assert plain.count(plain.load(written)) == 20
+    without = {name: value for name, value in written.items() if name != "fingerprint"}
+    for changed in ({**written, "fingerprint": np.frombuffer(b"another", np.uint8)}, without):
+        with pytest.raises(SnapshotInvalid, match="gives other numbers"):
+            plain.load(changed)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
