@@ -186,7 +186,12 @@ class TorchProgramFamily:
         digest = hashlib.sha256()
         for site in sorted(self._latents):
             digest.update(self._latents[site].numpy().tobytes())
-        digest.update(self._of_each(self._first(_PROBES), lambda s: self._harm_probability(s, rows[0], 0.0)).tobytes())
+        for row in (*self.examples(), other):
+            harms = self._of_each(self._first(_PROBES), functools.partial(self._harm_probability, row=row, outcome=0.0))
+            digest.update(harms.tobytes())
+            for outcome in (torch.as_tensor(0.0), torch.as_tensor(1.0)):
+                told = functools.partial(self._log_probability, row=row, outcome=outcome)
+                digest.update(self._of_each(self._first(_PROBES), told).tobytes())
         return digest.hexdigest()
 
     def examples(self) -> npt.NDArray[np.float64]:
