@@ -240,7 +240,7 @@ class TorchProgramFamily:
         nodes = self._given(latents, row, outcome)
         if isinstance(self._harm, ModelHarm):
             value = torch.as_tensor(nodes[HARM]["value"])
-            return torch.where((value >= 0.0) & (value <= 1.0), value, torch.nan)
+            return torch.where((value >= 0.0) & (value <= 1.0), torch.clamp(value + MARGIN, max=1.0), torch.nan)
         distribution = nodes[self._outcome]["fn"]
         if isinstance(self._harm, BooleanHarm):
             value = distribution.log_prob(torch.as_tensor(float(self._harm.harmful))).exp()
