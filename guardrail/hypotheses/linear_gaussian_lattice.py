@@ -134,7 +134,8 @@ class LinearGaussianLatticeFamily:
         near = jnp.clip(jnp.round(jnp.linalg.solve(ridge, linear)), 0, self._levels - 1)
         near = jnp.where(jnp.isfinite(near), near, 0.0)
         at_peak = jnp.dot(near, jnp.dot(quadratic, near)) - 2.0 * jnp.dot(linear, near)
-        rounding = 8.0 * (d + 8) * EPSILON * magnitude
+        # The product with the larger factor comes first: it is infinite before any log likelihood can be.
+        rounding = (8.0 * (d + 8) * magnitude) * EPSILON
         return {"quadratic": quadratic, "linear": linear, "at_peak": at_peak, "rounding": rounding}
 
     def log_likelihood_of(self, arrays: Arrays, prepared: Arrays) -> jax.Array:

@@ -83,9 +83,9 @@ def confidence_limits(spec: MonteCarloHarm) -> npt.NDArray[np.float64]:
 
 
 def of_model(harm: Any) -> jax.Array:
-    """float64[]: what a program's own site `harm` says; NaN if it is no probability."""
+    """float64[]: what a program's own site `harm` says, raised by its rounding; NaN if it is no probability."""
     value = jnp.asarray(harm, jnp.float64)
-    return jnp.where((value >= 0.0) & (value <= 1.0), value, jnp.nan)
+    return jnp.where((value >= 0.0) & (value <= 1.0), jnp.minimum(value + MARGIN, 1.0), jnp.nan)
 
 
 def _cdf(distribution: Any, end: float) -> jax.Array:

@@ -50,15 +50,16 @@ def verify(model: ProgramModel, seed: jax.Array, examples: npt.NDArray[np.float6
                 "is not a function of its seed: two runs with the same key give different numbers; use no random "
                 "numbers but those of sample sites, no clock, and no state that a call changes"
             )
-        elsewhere = jax.tree.map(np.asarray, first(keys, _another(model, examples)))[0]
+        elsewhere = jax.tree.map(np.asarray, first(keys, _another(model, examples)))
         for site in latents:
-            if not np.array_equal(latents[site], elsewhere[site]):
+            if not np.array_equal(latents[site], elsewhere[0][site]):
                 raise model.error(
                     f"draws latent site {site!r} from a prior that depends on the inputs; a hypothesis is one model "
                     "for all inputs, so its prior must not see them"
                 )
+        rest = [jax.tree.map(np.asarray, first(keys, jnp.asarray(example))) for example in examples[1:-1]]
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(numbers):
+    for leaf in jax.tree.leaves((numbers, elsewhere, rest)):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 

@@ -186,7 +186,12 @@ class TorchProgramFamily:
         digest = hashlib.sha256()
         for site in sorted(self._latents):
             digest.update(self._latents[site].numpy().tobytes())
-        digest.update(self._of_each(self._first(_PROBES), lambda s: self._harm_probability(s, rows[0], 0.0)).tobytes())
+        for row in (*self.examples(), other):
+            harms = self._of_each(self._first(_PROBES), functools.partial(self._harm_probability, row=row, outcome=0.0))
+            digest.update(harms.tobytes())
+            for outcome in (torch.as_tensor(0.0), torch.as_tensor(1.0)):
+                told = functools.partial(self._log_probability, row=row, outcome=outcome)
+                digest.update(self._of_each(self._first(_PROBES), told).tobytes())
         return digest.hexdigest()
 
     def examples(self) -> npt.NDArray[np.float64]:
@@ -235,7 +240,7 @@ class TorchProgramFamily:
         nodes = self._given(latents, row, outcome)
         if isinstance(self._harm, ModelHarm):
             value = torch.as_tensor(nodes[HARM]["value"])
-            return torch.where((value >= 0.0) & (value <= 1.0), value, torch.nan)
+            return torch.where((value >= 0.0) & (value <= 1.0), torch.clamp(value + MARGIN, max=1.0), torch.nan)
         distribution = nodes[self._outcome]["fn"]
         if isinstance(self._harm, BooleanHarm):
             value = distribution.log_prob(torch.as_tensor(float(self._harm.harmful))).exp()

@@ -61,7 +61,9 @@ class Membership:
             raise TypeError(f"a {self.spec.kind} bound has no ratio set")
         log_posterior = relative(log_weight, peak) - jnp.log(total)
         correction, delta = jnp.float64(self.prior_correction), jnp.float64(self.spec.delta)
-        return log_excess_of_part(log_posterior, log_prior, delta, self._forgiven(slack), correction) >= 0.0
+        excess = log_excess_of_part(log_posterior, log_prior, delta, self._forgiven(slack), correction)
+        # Where numbers were too large to compute with, a weight of 0 need not be one: nothing is left out.
+        return (excess >= 0.0) | ~jnp.isfinite(slack)
 
     def _forgiven(self, slack: jax.Array) -> jax.Array:
         return MIN_SLACK + 2.0 * slack + 2.0 * self.blocks.size * EPSILON

@@ -52,6 +52,8 @@ class Child:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= {
             "JAX_PLATFORMS": "cpu",
+            # A program that goes through a set of names does it in the same order in every process.
+            "PYTHONHASHSEED": "0",
             "PYTHONPATH": os.pathsep.join([package, *map(os.path.abspath, inherited)]),
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",

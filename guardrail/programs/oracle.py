@@ -41,6 +41,7 @@ DUMP_EVERY = 512
 LARGEST_DUMP = 512 * 2**20
 """Bytes of a state that is fetched; a larger one is always made again from all its observations."""
 _BASE = "base/"
+_FINGERPRINT = "fingerprint"
 _PRIOR = 0
 
 _Answer = tuple[dict[str, Any], "Arrays"]
@@ -169,22 +170,26 @@ class IsolatedOracle:
         return codec.summary_from_dict(answer["summary"], self.count(state))
 
     def dump(self, state: IsolatedState) -> dict[str, npt.NDArray[Any]]:
-        """Base arrays, and the observations since; the program's own arrays if it answers."""
+        """Base arrays, the observations since and a fingerprint; the program's own arrays if it answers."""
         with contextlib.suppress(ChildFailed):  # without it, base and observations say the same
             state = self._dumped(state)
         rows, outcomes = state.history.arrays(self.row_length)
         base = {_BASE + name: np.asarray(value) for name, value in (state.base or {}).items()}
-        return base | {"rows": rows, "outcomes": outcomes, "base_count": np.asarray(state.base_count, np.int64)}
+        rest = {"rows": rows, "outcomes": outcomes, "base_count": np.asarray(state.base_count, np.int64)}
+        return base | rest | {_FINGERPRINT: self._fingerprint()}
 
     def load(self, arrays: dict[str, npt.NDArray[Any]]) -> IsolatedState:
         """The state that `dump` wrote.
 
-        :raises SnapshotInvalid: if names, shapes or types do not fit this class.
+        :raises SnapshotInvalid: if names, shapes or types do not fit this class, or the program gives other numbers
+            than the one that wrote it, for instance because a library draws otherwise.
         """
         try:
             rows, outcomes, base_count = arrays["rows"], arrays["outcomes"], int(arrays["base_count"])
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotInvalid("a snapshot of a program holds rows, outcomes and base_count") from error
+        if _FINGERPRINT not in arrays or not np.array_equal(arrays[_FINGERPRINT], self._fingerprint()):
+            raise SnapshotInvalid("the snapshot is of a program that gives other numbers")
         base = {name.removeprefix(_BASE): value for name, value in arrays.items() if name.startswith(_BASE)}
         fits = rows.dtype == outcomes.dtype == np.float64 and rows.shape == (len(outcomes), self.row_length)
         if not fits or base_count < 0 or (base_count > 0) != bool(base):
@@ -301,6 +306,9 @@ class IsolatedOracle:
         if sum(array.nbytes for array in arrays.values()) > LARGEST_DUMP:
             return state
         return IsolatedState(state.key, arrays, self.count(state), History.empty())
+
+    def _fingerprint(self) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(str(self._session.fingerprint).encode(), np.uint8)
 
     def _rows(self, rows: Rows) -> Rows:
         rows = np.asarray(rows, np.float64)

@@ -221,7 +221,9 @@ def with_harm(value):
 def test_harm_from_the_programs_own_site():
     family = make(with_harm(lambda a, x: jax.nn.sigmoid(a * x)), harm=ModelHarm())
     a = latents(family)["a"]
-    assert harms(family, [2.0]) == pytest.approx(1 / (1 + np.exp(-2 * a)))
+    exact = 1 / (1 + np.exp(-2 * a))
+    assert harms(family, [2.0]) == pytest.approx(exact, abs=3e-9)
+    assert (harms(family, [2.0]) > exact).all(), "the program's own arithmetic may err"
 
 
 @pytest.mark.parametrize("value", [lambda a, x: 1.5 + 0 * a, lambda a, x: a * jnp.nan, lambda a, x: -0.1 - a**2])
@@ -384,3 +386,17 @@ def test_programs_that_need_what_they_lack():
 
 def test_equal_programs_have_equal_fingerprints():
     assert make(line).verify() == make(line).verify()
+
+
+def test_a_program_that_differs_at_another_input_has_another_fingerprint():
+    def away(scale):
+        def model(inputs):
+            a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+            numpyro.sample("y", dist.Normal(a, jnp.where(inputs["x"] == 1.0, 1.0, scale)))
+
+        return model
+
+    prints = {make(away(scale)).verify() for scale in (1.0, 2.0)}
+    examples = {"prior_predictive": {"inputs": ({"x": 1.0}, {"x": 2.0}, {"x": 1.0})}}
+    prints |= {make(away(scale), **examples).verify() for scale in (3.0, 4.0)}
+    assert len(prints) == 4

@@ -110,6 +110,19 @@ def test_numpyro_and_pyro_give_the_same_bounds_for_the_same_draws(kind):
     assert first.assumptions == second.assumptions
 
 
+def test_programs_that_differ_in_what_outcomes_say_have_other_fingerprints():
+    def spread(scale):
+        def model(inputs):
+            a = pyro.sample("a", pdist.Normal(0.0, 1.0))
+            pyro.deterministic("harm", torch.sigmoid(a))
+            pyro.sample("y", pdist.Normal(a, scale))
+
+        return model
+
+    prints = [make(spread(scale), ModelHarm()).verify() for scale in (1.0, 1.0, 2.0)]
+    assert prints[0] == prints[1] != prints[2]
+
+
 def test_a_model_that_cannot_be_vectorised_gives_the_same_one_by_one():
     outcome = OUTCOMES["normal"][0]
     together = make(torch_model(outcome))

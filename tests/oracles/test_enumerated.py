@@ -427,6 +427,15 @@ def test_numbers_too_large_to_compute_with_never_lower_a_bound(spec, size):
                 assert bound.value >= at_first.value
 
 
+def test_where_likelihoods_overflow_nothing_is_left_out():
+    """A square of rounding alone may be infinite, so that a weight of 0 says nothing."""
+    oracle = EnumeratedOracle(lattice(), RatioBound(kind="ratio", delta=0.05, running=True))
+    state = observed(oracle, np.array([[2e200, 1e200, 1.0]]), np.zeros(1))
+    assert np.isneginf(np.asarray(state.posterior.log_weight)).any()
+    assert np.isinf(np.asarray(state.posterior.account)[2])
+    assert np.asarray(state.members).all()
+
+
 # ---------------------------------------------------------------- refutation
 
 

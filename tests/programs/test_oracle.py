@@ -136,6 +136,38 @@ def test_a_damaged_dump_is_refused(plain):
     assert numbers(plain.bound(plain.init(), LOOKS))
 
 
+UNORDERED = """\
+import numpyro
+import numpyro.distributions as dist
+
+NAMES = {"a", "b", "c", "d", "e", "f", "g", "h"}
+
+
+def model(inputs):
+    total = sum(numpyro.sample(name, dist.Normal(0.0, 1.0)) for name in NAMES)
+    numpyro.sample("y", dist.Normal(total * inputs["x"], 1.0))
+"""
+
+
+@pytest.mark.slow
+def test_the_order_of_a_set_is_the_same_in_every_process(tmp_path):
+    policy = load_policy(program_policies.write(tmp_path, model=UNORDERED))
+    with contextlib.closing(IsolatedOracle(policy)) as one, contextlib.closing(IsolatedOracle(policy)) as other:
+        state = one.observe(one.init(), ROWS, OUTCOMES)
+        expected = numbers(one.bound(state, LOOKS))
+        assert numbers(other.bound(other.load(one.dump(state)), LOOKS)) == expected
+
+
+def test_a_dump_of_a_program_with_other_numbers_is_refused(plain):
+    """The same files may make another class, for instance with another release of a library."""
+    written = plain.dump(plain.observe(plain.init(), ROWS, OUTCOMES))
+    assert plain.count(plain.load(written)) == 20
+    without = {name: value for name, value in written.items() if name != "fingerprint"}
+    for changed in ({**written, "fingerprint": np.frombuffer(b"another", np.uint8)}, without):
+        with pytest.raises(SnapshotInvalid, match="gives other numbers"):
+            plain.load(changed)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
