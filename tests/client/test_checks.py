@@ -85,7 +85,9 @@ def test_a_verdict_of_another_revision_than_the_demanded_one_is_none(client, ser
     assert no_verdict(client, **ASK, policy_revision="b" * 64) == "MALFORMED_REPLY"
 
 
-@pytest.mark.parametrize("action", [{"x": object()}, {"x": 2**53 + 1}, {1: 2}, None, [1]], ids=["object", "large", "key", "none", "list"])
+@pytest.mark.parametrize(
+    "action", [{"x": object()}, {"x": 2**53 + 1}, {1: 2}, None, [1]], ids=["object", "large", "key", "none", "list"]
+)
 def test_an_action_that_cannot_be_sent_has_no_verdict(client, service, answers, action):
     service.on("CheckAction", answers.check())
     assert no_verdict(client, **{**ASK, "action": action}) == "WRONG_TYPE"
