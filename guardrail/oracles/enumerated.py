@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -26,14 +25,15 @@ from guardrail.hypotheses.base import SufficientStatistics
 from guardrail.oracles.base import MAX_BATCH, Rows
 from guardrail.oracles.blocks import Blocks
 from guardrail.oracles.enumerated_kernels import kernels
+from guardrail.oracles.enumerated_state import Answers, EnumeratedState
 from guardrail.oracles.guarantees import guarantee
 from guardrail.oracles.placement import cpu
 from guardrail.oracles.posteriors import EPSILON, Account, Posterior, Sums, fill
-from guardrail.oracles.search import Derived, Result
+from guardrail.oracles.search import Result
 from guardrail.policy.schema import BoundSpec, PlausibleBound, RatioBound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from guardrail.hypotheses.base import EnumeratedFamily, Row
     from guardrail.oracles.search import Progress
@@ -57,57 +57,6 @@ _CLASS_REFUTED = HarmBound(
 _COMPLETE, _SETTLED = (Result._fields.index(name) for name in ("complete", "settled"))
 SECONDS_BETWEEN_LOOKS = 0.005
 """A search with a deadline examines about so long between two looks at the clock."""
-
-
-class _Answers(NamedTuple):
-    """What all checks of one posterior share.
-
-    Attributes:
-        posterior: what the observations determine.
-        derived: see `search.Derived`.
-        log_total: log of the sum of exp(log_weight - peak).
-        failure: why every bound is 1; None if there are bounds.
-    """
-
-    posterior: Posterior
-    derived: Derived
-    log_total: float
-    failure: HarmBound | None
-
-
-class EnumeratedState:
-    """Immutable. What all its checks share is computed when the first one asks, so that a log is read without it.
-
-    Attributes:
-        evidence: what the observations determine: their sums if the family has such and sets are not intersected,
-            else the posterior.
-        observations: how many there were.
-    """
-
-    def __init__(
-        self, evidence: Posterior | Sums, observations: int, answers: Callable[[Posterior | Sums], _Answers]
-    ) -> None:
-        self.evidence, self.observations, self._answer = evidence, observations, answers
-
-    @functools.cached_property
-    def answers(self) -> _Answers:
-        """What all checks share."""
-        return self._answer(self.evidence)
-
-    @property
-    def posterior(self) -> Posterior:
-        """Log weights and what belongs to them."""
-        return self.answers.posterior
-
-    @property
-    def members(self) -> jax.Array | None:
-        """bool[H], the set over which harm is maximised; None if the bound has none."""
-        return self.answers.derived.members
-
-    @property
-    def log_total(self) -> float:
-        """Log of the sum of exp(log_weight - peak)."""
-        return self.answers.log_total
 
 
 class EnumeratedOracle:
@@ -292,7 +241,7 @@ class EnumeratedOracle:
     def _state(self, evidence: Posterior | Sums, observations: int) -> EnumeratedState:
         return EnumeratedState(evidence, observations, self._answers)
 
-    def _answers(self, evidence: Posterior | Sums) -> _Answers:
+    def _answers(self, evidence: Posterior | Sums) -> Answers:
         with jax.enable_x64(True):
             if isinstance(evidence, Sums):
                 posterior = self._kernels.posterior(self._arrays, self._log_prior, evidence)
@@ -304,7 +253,7 @@ class EnumeratedOracle:
         failure = _NOT_FINITE if failed else _CLASS_REFUTED if refuted else None
         if posterior.members is not None:
             derived = derived._replace(members=posterior.members)
-        return _Answers(posterior, derived, total, failure)
+        return Answers(posterior, derived, total, failure)
 
     def _put_sums(self, *arrays: npt.NDArray[np.float64]) -> Sums:
         return Sums(*(self._blocks.put(array, whole=True) for array in arrays))

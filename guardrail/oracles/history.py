@@ -22,7 +22,8 @@ from guardrail.errors import SnapshotInvalid
 from guardrail.hypotheses.base import Memory
 from guardrail.hypotheses.product_grid import on_cpu
 from guardrail.oracles.base import MAX_BATCH, Rows
-from guardrail.oracles.enumerated import EnumeratedOracle, EnumeratedState
+from guardrail.oracles.enumerated import EnumeratedOracle
+from guardrail.oracles.enumerated_state import EnumeratedState
 from guardrail.oracles.posteriors import fill
 
 if TYPE_CHECKING:
