@@ -37,7 +37,8 @@ class Checker(Protocol):
 class ServiceChecker:
     """A client bound to one policy and one world of a service.
 
-    An outcome whose report failed and is given again is counted once.
+    An outcome whose report failed and is given again is counted once. If another one is given instead, the failed
+    one is reported first: no outcome is left out.
 
     Args:
         client: asks the service.
@@ -62,9 +63,14 @@ class ServiceChecker:
 
         :raises GuardrailError: if the report failed; give the same outcome again.
         """
-        sent = self._unsent
-        if sent is None or (sent.context, sent.action, sent.outcome) != (context, action, outcome):
-            sent = Report(context, action, outcome, new_observation_id())
+        unsent = self._unsent
+        if unsent is not None:
+            self._send(unsent)
+            if (unsent.context, unsent.action, unsent.outcome) == (context, action, outcome):
+                return
+        self._send(Report(context, action, outcome, new_observation_id()))
+
+    def _send(self, sent: Report) -> None:
         self._unsent = sent
         self._client.report(
             policy=self._policy,

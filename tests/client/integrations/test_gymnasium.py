@@ -248,13 +248,15 @@ class FakeClient(Client):
     """Answers from a list; keeps what was asked and reported."""
 
     def __init__(self):
-        self.asked, self.reports, self.fail = [], {}, False
+        self.asked, self.reports, self.fail, self.lose = [], {}, False, False
 
     def check_many(self, **asked):
         self.asked.append(asked)
         return CheckedActions(tuple(verdict("accept", 0.1) for _ in asked["actions"]), (0,))
 
     def report(self, **report):
+        if self.lose:
+            raise ServiceError("not sent", "UNREACHABLE", "UNAVAILABLE")
         self.reports.setdefault(report.pop("observation_id"), report)
         if self.fail:
             raise ServiceError("late", "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
@@ -279,6 +281,18 @@ def test_a_service_is_asked_once_a_step_and_an_outcome_counts_once():
         ({"state": 3}, {"action": 2}, 3),
         ({"state": 3}, {"action": 2}, 3),
     ]
+
+
+def test_an_outcome_whose_report_failed_is_reported_before_another_one():
+    client = FakeClient()
+    checker = ServiceChecker(client, policy="p", world="w")
+    client.lose = True
+    for _ in range(2):
+        with pytest.raises(ServiceError):
+            checker.observe({"state": 1}, {"action": 1}, 5)
+    client.lose = False
+    checker.observe({"state": 1}, {"action": 2}, 3)
+    assert [(r["action"], r["outcome"]) for r in client.reports.values()] == [({"action": 1}, 5), ({"action": 2}, 3)]
 
 
 def test_without_gymnasium_the_message_says_what_to_install():
