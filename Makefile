@@ -27,12 +27,12 @@ $(BIN)/python:
 
 # What the demo, the service and the benchmarks need.
 $(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[server,sim,models]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[server,sim,models,postgres]'
 	@touch $@
 
 # What tests and linters need besides.
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[server,sim,models,torch,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[server,sim,models,torch,postgres,dev]'
 	@touch $(VENV)/.installed-run $@
 
 demo: $(VENV)/.installed-run

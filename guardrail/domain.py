@@ -81,6 +81,10 @@ class ReasonCode(enum.StrEnum):
     CLASS_REFUTED = "CLASS_REFUTED"
     STALE_POSTERIOR = "STALE_POSTERIOR"
     """A world with memory took up outcomes while the bound was computed, again and again."""
+    POLICY_STALE = "POLICY_STALE"
+    """A notice: the policy files have changed and could not be loaded; the last good revision answered."""
+    POSTERIOR_BEHIND = "POSTERIOR_BEHIND"
+    """A notice: the log may hold outcomes that this replica does not know yet."""
     NUMERICAL_FAILURE = "NUMERICAL_FAILURE"
     MODEL_FAILED = "MODEL_FAILED"
     """A program that describes the hypotheses raised, hung, broke its limits or returned what is no number."""
@@ -215,6 +219,7 @@ class Verdict:
         posterior_revision: how many observations the posterior rests on.
         decision_id: names the record in the decision log.
         search: how far the search for the cautious hypothesis went; None where nothing is searched.
+        notices: what a person should know about the state in which this was decided; they change no decision.
     """
 
     decision: Decision
@@ -231,6 +236,7 @@ class Verdict:
     posterior_revision: int
     decision_id: str
     search: Search | None = None
+    notices: tuple[Reason, ...] = ()
 
     @property
     def accepted(self) -> bool:

@@ -8,11 +8,16 @@ GuardrailError
 ├── DecisionNotFound
 ├── ReportConflict              the id was used before with other content
 ├── LimitExceeded               a configured limit is reached
+├── Unauthenticated             the caller did not show who it is
+├── PermissionDenied            the caller may not do this
+├── SecurityInvalid             the security settings are wrong or partial, so the service does not start
 ├── StoreError                  the store cannot be read or written
 │   ├── StoreCorrupt            what it holds is damaged
 │   ├── SchemaMismatch          the database is of another version
 │   └── DecisionLogUnavailable  decisions cannot be logged, so none are made
 ├── RevisionMismatch            the request names another revision of the policy
+├── RevisionNotReached          the world's log does not hold as many observations as the request wants
+├── GenerationMismatch          the request names another generation of the world
 ├── NotServing                  the service is starting, stopping, or cannot listen
 ├── SnapshotInvalid             a snapshot does not fit the policy or is damaged
 ├── WorldUnavailable            a world's posterior cannot be built from its log
@@ -108,9 +113,51 @@ class ReportConflict(GuardrailError):
 
 
 class LimitExceeded(GuardrailError):
-    """A configured limit is reached."""
+    """A configured limit is reached.
+
+    Attributes:
+        retry_after: seconds after which another try may succeed; None if waiting does not help.
+    """
 
     reason = "LIMIT_EXCEEDED"
+
+    def __init__(self, message: str, reason: str = "LIMIT_EXCEEDED", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason, self.retry_after = reason, retry_after
+
+
+class Unauthenticated(GuardrailError):
+    """The caller did not show who it is.
+
+    Attributes:
+        reason: CREDENTIALS_MISSING, CREDENTIALS_INVALID or CREDENTIALS_EXPIRED.
+    """
+
+    reason = "CREDENTIALS_INVALID"
+
+    def __init__(self, message: str, reason: str = "CREDENTIALS_INVALID") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PermissionDenied(GuardrailError):
+    """The caller is known and may not do this.
+
+    Attributes:
+        reason: PERMISSION_DENIED, or SELF_REPORT for an agent that reports on worlds it acts in.
+    """
+
+    reason = "PERMISSION_DENIED"
+
+    def __init__(self, message: str, reason: str = "PERMISSION_DENIED") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SecurityInvalid(GuardrailError):
+    """Security settings are wrong or partial: the service does not start with them."""
+
+    reason = "SECURITY_INVALID"
 
 
 class StoreError(GuardrailError):
@@ -141,6 +188,18 @@ class RevisionMismatch(GuardrailError):
     """The request names another revision of the policy than the loaded one."""
 
     reason = "POLICY_REVISION_MISMATCH"
+
+
+class RevisionNotReached(GuardrailError):
+    """The world's log does not hold as many observations as the request wants."""
+
+    reason = "REVISION_NOT_REACHED"
+
+
+class GenerationMismatch(GuardrailError):
+    """The request names another generation of the world than the present one."""
+
+    reason = "GENERATION_MISMATCH"
 
 
 class NotServing(GuardrailError):

@@ -44,6 +44,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
         "search": None
         if verdict.search is None
         else {"truncated": verdict.search.truncated, "scanned": verdict.search.scanned},
+        "notices": [{"code": n.code.value, "message": n.message} for n in verdict.notices],
     }
 
 
@@ -84,4 +85,5 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         posterior_revision=data["posterior_revision"],
         decision_id=data["decision_id"],
         search=None if search is None else Search(**search),
+        notices=tuple(Reason(ReasonCode(n["code"]), n["message"]) for n in data.get("notices", ())),
     )

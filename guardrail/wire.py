@@ -220,6 +220,8 @@ def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
     message.guarantee.CopyFrom(guarantee_to_proto(verdict.guarantee))
     for reason in verdict.reasons:
         message.reasons.add(code=reason.code, message=reason.message)
+    for notice in verdict.notices:
+        message.notices.add(code=notice.code, message=notice.message)
     if verdict.search is not None:
         message.search.truncated, message.search.scanned = verdict.search.truncated, verdict.search.scanned
     cautious = verdict.cautious_hypothesis
@@ -259,6 +261,7 @@ def verdict_from_proto(message: pb.Verdict) -> Verdict:
         posterior_revision=message.posterior_revision,
         decision_id=message.decision_id,
         search=_search(message),
+        notices=tuple(map(_reason, message.notices)),
     )
 
 

@@ -51,6 +51,7 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
     predictive = "none" if verdict.predictive_harm is None else f"{verdict.predictive_harm:.4g} (without guarantee)"
     return [
         *(("because", f"{reason.code}: {reason.message}") for reason in verdict.reasons),
+        *(("notice", f"{notice.code}: {notice.message}") for notice in verdict.notices),
         ("harm bound", f"{verdict.harm_bound:.4g} ({limits})"),
         ("predictive harm", predictive),
         ("cautious hypothesis", cautious_text(verdict.cautious_hypothesis)),

@@ -220,6 +220,7 @@ def _logged(reply: pb.GetDecisionResponse | pb.WatchDecisionsResponse) -> Logged
         struct_to_dict(message.context),
         struct_to_dict(message.action),
         message.decided_at.ToDatetime(tzinfo=UTC),
+        message.caller,
     )
 
 

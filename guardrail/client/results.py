@@ -107,12 +107,14 @@ class LoggedDecision:
         context: what was checked.
         action: what was checked.
         decided_at: when, UTC.
+        caller: who asked; empty if callers are not authenticated.
     """
 
     verdict: Verdict
     context: Mapping[str, JsonValue]
     action: Mapping[str, JsonValue]
     decided_at: datetime
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from guardrail.errors import GuardrailError, InvalidInput, PolicyError
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
 from guardrail.server.service import Report, Service, WorldView
-from guardrail.server.status import abort, status_code
+from guardrail.server.status import abort, abort_with
 from guardrail.store.base import Appended
 from guardrail.store.decisions import LoggedDecision
 from guardrail.v1 import guardrail_pb2 as pb
@@ -50,7 +50,7 @@ def unary(
         try:
             return await method(self, await _parse(request_class, data, context), context)
         except GuardrailError as error:
-            await abort(context, status_code(error), error.reason, str(error))
+            await abort_with(context, error)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception:
@@ -150,7 +150,7 @@ class Servicer:
             async for decision in self._service.watch(request.policy, request.world):
                 yield pb.WatchDecisionsResponse(decision=_decision(decision))
         except GuardrailError as error:
-            await abort(context, status_code(error), error.reason, str(error))
+            await abort_with(context, error)
 
     @unary
     async def ListPolicies(self, request: Any, context: Context) -> pb.ListPoliciesResponse:
@@ -220,6 +220,7 @@ def _decision(decision: LoggedDecision) -> pb.DecisionRecord:
         verdict=verdict_to_proto(decision.verdict),
         context=dict_to_struct(decision.context),
         action=dict_to_struct(decision.action),
+        caller=decision.caller,
     )
     record.decided_at.FromNanoseconds(round(decision.decided_at * 1e9))
     return record

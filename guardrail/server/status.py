@@ -6,7 +6,6 @@ from typing import NoReturn
 
 import grpc
 import grpc.aio
-from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from guardrail import errors
@@ -20,6 +19,10 @@ _CODES: tuple[tuple[type[errors.GuardrailError], grpc.StatusCode], ...] = (
     (errors.DecisionNotFound, grpc.StatusCode.NOT_FOUND),
     (errors.ReportConflict, grpc.StatusCode.ALREADY_EXISTS),
     (errors.LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (errors.PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (errors.RevisionNotReached, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.GenerationMismatch, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.RevisionMismatch, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.PolicyError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WorldUnavailable, grpc.StatusCode.FAILED_PRECONDITION),
@@ -39,15 +42,34 @@ def status_code(error: errors.GuardrailError) -> grpc.StatusCode:
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 
 
+async def abort_with(context: grpc.aio.ServicerContext[object, object], error: errors.GuardrailError) -> NoReturn:
+    """End a call with the status of an error."""
+    await abort(context, status_code(error), error.reason, str(error), getattr(error, "retry_after", None))
+
+
 async def abort(
-    context: grpc.aio.ServicerContext[object, object], code: grpc.StatusCode, reason: str, message: str
+    context: grpc.aio.ServicerContext[object, object],
+    code: grpc.StatusCode,
+    reason: str,
+    message: str,
+    retry_after: float | None = None,
 ) -> NoReturn:
-    """End a call with a status, a message for people and a reason for programs."""
+    """End a call with a status, a message for people and a reason for programs.
+
+    Args:
+        context: of the call.
+        code: of the status.
+        reason: stable, for programs.
+        message: for people.
+        retry_after: seconds after which the caller may try again; sent as `google.rpc.RetryInfo`.
+    """
     message = _shortened(message)
-    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
-    detail = any_pb2.Any()
-    detail.Pack(info)
-    status = status_pb2.Status(code=code.value[0], message=message, details=[detail])
+    status = status_pb2.Status(code=code.value[0], message=message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    if retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(retry_after * 1e9))
+        status.details.add().Pack(retry)
     await context.abort(code, message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),))
 
 

@@ -41,11 +41,13 @@ class Appended:
         sequence: its 1-based place in the world's log; that of the first report if it is a duplicate.
         duplicate: True if the same id with the same digest was already there.
         conflict: True if the id was there with another digest; nothing was written for it.
+        generation: that of the world's log; see `WorldRecord`.
     """
 
     sequence: int
     duplicate: bool
     conflict: bool
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +96,48 @@ class DecisionRecord:
 
 @dataclass(frozen=True, slots=True)
 class WorldRecord:
-    """One world with at least one observation.
+    """One world.
 
     Attributes:
         policy: policy name.
         world: world id.
-        observations: length of its log.
+        observations: length of its present log.
+        generation: 1 for its first log; each reset closes the log and starts the next.
     """
 
     policy: str
     world: str
     observations: int
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Which logs have changed since one asked last.
+
+    Attributes:
+        worlds: policy name and world id of logs that grew or were reset.
+        missed: True if others may have changed as well: look at all of them.
+    """
+
+    worlds: frozenset[tuple[str, str]]
+    missed: bool
+
+
+class Feed(Protocol):
+    """Tells what any writer, this store included, has committed. Used from one thread."""
+
+    def next(self, timeout: float) -> Changes:
+        """Wait until something changed, at most `timeout` seconds. The first answer, and the first after a
+        lost connection, has `missed` set.
+
+        :raises StoreError: if the database cannot be reached; calling again tries again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop listening. A `next` under way ends soon. Calling it again does nothing."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +202,14 @@ class Store(Protocol):
 
     def observation_count(self, policy: str, world: str) -> int:
         """Length of a world's log; 0 for an unknown world."""
+        ...
+
+    def head(self, policy: str, world: str) -> WorldRecord | None:
+        """The present log of a world; None if the world was never heard of."""
+        ...
+
+    def follow(self) -> Feed | None:
+        """A feed of changes; None if no other store can write to this database while this one is open."""
         ...
 
     def worlds(self, policy: str | None = None) -> list[WorldRecord]:

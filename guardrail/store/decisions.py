@@ -22,12 +22,14 @@ class LoggedDecision:
         context: as it was asked.
         action: as it was asked.
         decided_at: seconds since the epoch, UTC.
+        caller: who asked; empty if callers are not authenticated.
     """
 
     verdict: Verdict
     context: JsonObject
     action: JsonObject
     decided_at: float
+    caller: str = ""
 
     def to_record(self) -> DecisionRecord:
         """The record as the store keeps it.
@@ -35,6 +37,9 @@ class LoggedDecision:
         A request may hold NaN, which the log must show as it was: JSON text here is Python's,
         with NaN and Infinity as bare words.
         """
+        request: dict[str, object] = {"action": self.action, "context": self.context}
+        if self.caller:
+            request["caller"] = self.caller
         return DecisionRecord(
             decision_id=self.verdict.decision_id,
             policy=self.verdict.policy,
@@ -42,7 +47,7 @@ class LoggedDecision:
             world=self.verdict.world,
             posterior_revision=self.verdict.posterior_revision,
             decision=self.verdict.decision.value,
-            request=_to_json({"action": self.action, "context": self.context}),
+            request=_to_json(request),
             verdict=_verdict_to_json(self.verdict),
             decided_at=self.decided_at,
         )
@@ -55,7 +60,7 @@ class LoggedDecision:
         """
         request = json.loads(record.request)
         verdict = verdict_from_dict(json.loads(record.verdict))
-        return cls(verdict, request["context"], request["action"], record.decided_at)
+        return cls(verdict, request["context"], request["action"], record.decided_at, request.get("caller", ""))
 
 
 def _verdict_to_json(verdict: Verdict) -> str:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from guardrail.errors import StoreError
-from guardrail.store.base import Appended, DecisionRecord, NewObservation, ObservationRecord, Snapshot, WorldRecord
+from guardrail.store.base import (
+    Appended,
+    DecisionRecord,
+    Feed,
+    NewObservation,
+    ObservationRecord,
+    Snapshot,
+    WorldRecord,
+)
 from guardrail.store.lookups import (
     insert_many,
     known_decisions,
@@ -121,6 +129,19 @@ class SqlStore:
         """
         row = self._world(policy, world)
         return 0 if row is None else log_length(row)
+
+    def head(self, policy: str, world: str) -> WorldRecord | None:
+        """The present log of a world; None if the world was never heard of.
+
+        :raises StoreCorrupt: if the log has lost records at its end.
+        :raises StoreError: if the store cannot be read.
+        """
+        row = self._world(policy, world)
+        return None if row is None else WorldRecord(row.policy, row.world, log_length(row))
+
+    def follow(self) -> Feed | None:
+        """None: a database file has one writer."""
+        return None
 
     def worlds(self, policy: str | None = None) -> list[WorldRecord]:
         """All worlds with observations, sorted by policy and world.

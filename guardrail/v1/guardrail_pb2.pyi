@@ -256,6 +256,7 @@ class Verdict(_message.Message):
     POSTERIOR_REVISION_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """What to do."""
     harm_bound: _builtins.float
@@ -294,6 +295,12 @@ class Verdict(_message.Message):
     def search(self) -> Global___Search:
         """How far the search for the cautious hypothesis went; absent where nothing is searched."""
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
+        """What a person should know about the state in which this was decided and what changes no decision,
+        for instance that the policy files have changed and could not be loaded.
+        """
+
     def __init__(
         self,
         *,
@@ -311,10 +318,11 @@ class Verdict(_message.Message):
         posterior_revision: _builtins.int = ...,
         decision_id: _builtins.str = ...,
         search: Global___Search | None = ...,
+        notices: _abc.Iterable[Global___Reason] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "predictive_harm", b"predictive_harm", "search", b"search", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "decision", b"decision", "decision_id", b"decision_id", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "predictive_harm", b"predictive_harm", "reasons", b"reasons", "search", b"search", "threshold", b"threshold", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "decision", b"decision", "decision_id", b"decision_id", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "notices", b"notices", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "predictive_harm", b"predictive_harm", "reasons", b"reasons", "search", b"search", "threshold", b"threshold", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__escalate_above: _TypeAlias = _typing.Literal["escalate_above"]  # noqa: Y015
     _WhichOneofArgType__escalate_above: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above"]  # noqa: Y015
@@ -346,12 +354,17 @@ class CheckActionRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the policy."""
     world: _builtins.str
     """Id of the world: agents that act in one environment share one."""
     policy_revision: _builtins.str
     """If set, the check fails unless this revision of the policy is loaded (SHA-256, hexadecimal)."""
+    min_revision: _builtins.int
+    """The verdict rests on at least this many observations, or the check fails: pass what a report answered
+    to see its outcome counted, whichever replica answers. 0 means any.
+    """
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
         """The context's fields, as the policy declares them."""
@@ -368,10 +381,11 @@ class CheckActionRequest(_message.Message):
         context: _struct_pb2.Struct | None = ...,
         action: _struct_pb2.Struct | None = ...,
         policy_revision: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "policy", b"policy", "policy_revision", b"policy_revision", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "min_revision", b"min_revision", "policy", b"policy", "policy_revision", b"policy_revision", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -412,12 +426,17 @@ class CheckActionsRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    MIN_REVISION_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the policy."""
     world: _builtins.str
     """Id of the world."""
     policy_revision: _builtins.str
     """If set, the check fails unless this revision of the policy is loaded (SHA-256, hexadecimal)."""
+    min_revision: _builtins.int
+    """The verdict rests on at least this many observations, or the check fails: pass what a report answered
+    to see its outcome counted, whichever replica answers. 0 means any.
+    """
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
         """The context's fields, as the policy declares them."""
@@ -434,10 +453,11 @@ class CheckActionsRequest(_message.Message):
         context: _struct_pb2.Struct | None = ...,
         actions: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         policy_revision: _builtins.str = ...,
+        min_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "context", b"context", "policy", b"policy", "policy_revision", b"policy_revision", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "context", b"context", "min_revision", b"min_revision", "policy", b"policy", "policy_revision", b"policy_revision", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -942,6 +962,9 @@ class DecisionRecord(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    caller: _builtins.str
+    """Who asked; empty if callers are not authenticated."""
     @_builtins.property
     def verdict(self) -> Global___Verdict:
         """The verdict as it was given."""
@@ -965,10 +988,11 @@ class DecisionRecord(_message.Message):
         context: _struct_pb2.Struct | None = ...,
         action: _struct_pb2.Struct | None = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "decided_at", b"decided_at", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "decided_at", b"decided_at", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "caller", b"caller", "context", b"context", "decided_at", b"decided_at", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

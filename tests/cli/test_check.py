@@ -19,6 +19,7 @@ VERDICT_KEYS = [
     "posterior_revision",
     "decision_id",
     "search",
+    "notices",
 ]
 
 
