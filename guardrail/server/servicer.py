@@ -6,7 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -17,8 +17,9 @@ from guardrail.domain import Decision, JsonValue
 from guardrail.errors import GuardrailError, InvalidInput, PolicyError
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
+from guardrail.server.reasons import INTERNAL
 from guardrail.server.service import Report, Service, WorldView
-from guardrail.server.status import abort, abort_with
+from guardrail.server.status import DEFECT, abort, abort_with
 from guardrail.store.base import Appended
 from guardrail.store.decisions import LoggedDecision
 from guardrail.v1 import guardrail_pb2 as pb
@@ -55,7 +56,7 @@ def unary(
             raise
         except Exception:
             log.exception("request_failed", method=method.__name__)
-            await abort(context, grpc.StatusCode.INTERNAL, "INTERNAL", "internal error; the server's log has it")
+            await abort(context, INTERNAL, DEFECT)
 
     return call
 
@@ -65,10 +66,10 @@ async def _parse(request_class: type[Message], data: bytes, context: Context) ->
         request = request_class.FromString(data)
     except DecodeError:
         message = f"the bytes are no {request_class.DESCRIPTOR.full_name}"
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message)
+        await abort(context, "INVALID_REQUEST", message)
     violations = contract.validate(request)
     if violations:
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "; ".join(violations))
+        await abort(context, "INVALID_REQUEST", "; ".join(violations))
     return request
 
 
@@ -176,6 +177,21 @@ class Servicer:
     async def ReloadPolicies(self, request: Any, context: Context) -> pb.ReloadPoliciesResponse:
         changed = await self._service.reload()
         return pb.ReloadPoliciesResponse(policies=map(_policy, self._service.policies()), changed=changed)
+
+
+class _UnknownMethods(grpc.GenericRpcHandler):
+    """Answers what no other handler does, so that this, too, has a reason."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        method = str(handler_call_details.method)[:200]
+
+        async def refuse(requests: Any, context: Context) -> None:
+            await abort(context, "METHOD_UNKNOWN", f"this service has no method {method}")
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+UNKNOWN_METHODS: Final = _UnknownMethods()
 
 
 def generic_handler(servicer: Servicer) -> grpc.GenericRpcHandler:
