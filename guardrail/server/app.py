@@ -22,7 +22,7 @@ from guardrail.server.kernel import KernelThread
 from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
 from guardrail.server.service import Service
-from guardrail.server.servicer import Servicer, generic_handler
+from guardrail.server.servicer import Servicer, UnknownMethods, generic_handler
 from guardrail.server.settings import ServerSettings
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
@@ -123,6 +123,7 @@ async def _listen(
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = (contract.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, pool=contract.POOL)
+    server.add_generic_rpc_handlers((UnknownMethods(servicer.metrics),))  # the last one is asked last
     await _announce(checks, _NOT_SERVING)
     try:
         port = server.add_insecure_port(settings.listen)

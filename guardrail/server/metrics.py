@@ -13,12 +13,14 @@ from typing import Any, Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from guardrail.domain import Decision
+from guardrail.server.reasons import REASONS
 
 _SECONDS: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0)
 _SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
-MAX_REASONS: Final = 128
-"""Most reasons that one metric tells apart; further ones count as OTHER."""
+CANCELLED: Final = "CANCELLED"
+DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
+_REASONS: Final = frozenset({*REASONS, CANCELLED, DEADLINE_EXCEEDED})
 
 ReportResult = Literal["taken_up", "duplicate", "conflict", "refused"]
 WORLD_STATES: Final = ("serving", "refuted", "failed", "broken")
@@ -165,7 +167,6 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._metrics: dict[str, Any] = {d.name: d.make(self.registry) for d in DEFINITIONS}
         self._children: dict[tuple[str, ...], Any] = {}
-        self._reasons: set[str] = set()
         self._kernel_seconds = self._metrics["guardrail_kernel_seconds"]
         self._kernel_batch = self._metrics["guardrail_kernel_batch_checks"]
 
@@ -175,7 +176,7 @@ class Metrics:
 
     def no_verdict(self, reason: str) -> None:
         """Count a call that asked for verdicts and got none."""
-        self._child("guardrail_checks_without_verdict_total", self._bounded(reason)).inc()
+        self._child("guardrail_checks_without_verdict_total", _bounded(reason)).inc()
 
     def reported(self, policy: str, result: ReportResult, count: int = 1) -> None:
         """Count reports about worlds of a loaded policy."""
@@ -183,11 +184,11 @@ class Metrics:
 
     def refused(self, reason: str) -> None:
         """Count a call that ends with a status other than OK."""
-        self._child("guardrail_refusals_total", self._bounded(reason)).inc()
+        self._child("guardrail_refusals_total", _bounded(reason)).inc()
 
     def authentication_failed(self, reason: str) -> None:
         """Count a call whose caller did not show who it is."""
-        self._child("guardrail_authentication_failures_total", self._bounded(reason)).inc()
+        self._child("guardrail_authentication_failures_total", _bounded(reason)).inc()
 
     def answered(self, method: str, seconds: float) -> None:
         """Record how long the answer of a call took."""
@@ -239,10 +240,6 @@ class Metrics:
             child = self._children[key] = metric.labels(*labels) if labels else metric
         return child
 
-    def _bounded(self, reason: str) -> str:
-        if reason in self._reasons:
-            return reason
-        if len(self._reasons) >= MAX_REASONS:
-            return "OTHER"
-        self._reasons.add(reason)
-        return reason
+
+def _bounded(reason: str) -> str:
+    return reason if reason in _REASONS else "OTHER"

@@ -17,9 +17,10 @@ from guardrail.domain import Decision, JsonValue
 from guardrail.errors import GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
-from guardrail.server.metrics import Metrics
+from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
+from guardrail.server.reasons import INTERNAL
 from guardrail.server.service import Report, Service, WorldView
-from guardrail.server.status import abort, abort_with
+from guardrail.server.status import DEFECT, abort, abort_with
 from guardrail.store.base import Appended
 from guardrail.store.decisions import LoggedDecision
 from guardrail.v1 import guardrail_pb2 as pb
@@ -70,7 +71,7 @@ def unary(
 async def refuse(metrics: Metrics, context: Context, method: str, error: Exception) -> NoReturn:
     """End a call with the status of an error, and count it. Every status other than OK comes from here."""
     known = error if isinstance(error, GuardrailError) else None
-    reason = "INTERNAL" if known is None else known.reason
+    reason = INTERNAL if known is None else known.reason
     metrics.refused(reason)
     if isinstance(error, Unauthenticated):
         metrics.authentication_failed(reason)
@@ -79,7 +80,7 @@ async def refuse(metrics: Metrics, context: Context, method: str, error: Excepti
     if known is not None:
         await abort_with(context, known)
     log.error("request_failed", method=method, exc_info=error)
-    await abort(context, grpc.StatusCode.INTERNAL, reason, "internal error; the server's log has it")
+    await abort(context, INTERNAL, DEFECT)
 
 
 def _parse(request_class: type[Message], data: bytes) -> Any:
@@ -95,7 +96,7 @@ def _parse(request_class: type[Message], data: bytes) -> Any:
 
 def _why_gone(context: Context) -> str:
     remaining = context.time_remaining()
-    return "CANCELLED" if remaining is None or remaining > 0 else "DEADLINE_EXCEEDED"
+    return CANCELLED if remaining is None or remaining > 0 else DEADLINE_EXCEEDED
 
 
 def _search_deadline(context: Context) -> float | None:
@@ -203,6 +204,22 @@ class Servicer:
     async def ReloadPolicies(self, request: Any, context: Context) -> pb.ReloadPoliciesResponse:
         changed = await self._service.reload()
         return pb.ReloadPoliciesResponse(policies=map(_policy, self._service.policies()), changed=changed)
+
+
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Answers what no other handler does, so that this, too, has a reason."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        method = str(handler_call_details.method)[:200]
+
+        async def answer(requests: Any, context: Context) -> None:
+            self._metrics.refused("METHOD_UNKNOWN")
+            await abort(context, "METHOD_UNKNOWN", f"this service has no method {method}")
+
+        return grpc.stream_stream_rpc_method_handler(answer)
 
 
 def generic_handler(servicer: Servicer) -> grpc.GenericRpcHandler:
