@@ -30,6 +30,10 @@ def serve(
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Loopback address; port 0 picks a free one.")
     ] = "127.0.0.1:7410",
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve Prometheus metrics at http://HOST:PORT/metrics; off if unset."),
+    ] = None,
     device: Annotated[
         Device, typer.Option(help="What enumerated hypothesis classes are computed on: all its devices of this kind.")
     ] = Device.CPU,
@@ -58,6 +62,7 @@ def serve(
     configure_logs(readable=False if as_json else None)
     given = {
         "device": device.value,
+        "metrics_listen": metrics,
         "drain_seconds": drain_seconds,
         "snapshot_every": snapshot_every,
         "max_request_bytes": max_request_bytes,
@@ -85,7 +90,9 @@ def _settings(listen: str, policies: list[Path], store: str, given: dict[str, An
     try:
         return ServerSettings(listen=listen, policies=tuple(policies), store=store, **given)
     except ValidationError as error:
-        lines = (f"--{e['loc'][0]}: {e['msg']}".replace("_", "-", 3) for e in error.errors())
+        options = {"metrics_listen": "metrics"}
+        named = ((str(e["loc"][0]), e["msg"]) for e in error.errors())
+        lines = (f"--{options.get(name, name).replace('_', '-')}: {message}" for name, message in named)
         raise typer.BadParameter("; ".join(lines)) from error
 
 

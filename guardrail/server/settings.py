@@ -24,6 +24,9 @@ class ServerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one; loopback only")
+    metrics_listen: str | None = Field(
+        None, description="host:port for `GET /metrics` over plain HTTP; port 0 picks a free one; off if unset"
+    )
     policies: tuple[Path, ...] = Field(description="policy files, or folders searched for */policy.yaml")
     store: Annotated[str, BeforeValidator(_text_of_path)] = Field(
         min_length=1,
@@ -64,9 +67,7 @@ class ServerSettings(BaseModel):
     @field_validator("listen")
     @classmethod
     def _loopback_only(cls, listen: str) -> str:
-        host, separator, port = listen.rpartition(":")
-        if not separator or not port.isdigit() or int(port) > 65_535:
-            raise ValueError(f"listen address {listen!r} is not host:port")
+        host = _host(listen)
         name = host.strip("[]")
         try:
             loopback = name == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -76,3 +77,17 @@ class ServerSettings(BaseModel):
             # The service has no authentication, so nobody beyond this machine may reach it.
             raise ValueError(f"the service listens on loopback only (127.0.0.1, ::1, localhost), not on {host!r}")
         return listen
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _an_address(cls, listen: str | None) -> str | None:
+        if listen is not None:
+            _host(listen)
+        return listen
+
+
+def _host(listen: str) -> str:
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ValueError(f"listen address {listen!r} is not host:port")
+    return host
