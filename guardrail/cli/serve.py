@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from guardrail.cli.console import AsJson, emit, errors
+from guardrail.cli.console import AsJson, StoreUrl, emit, errors
 from guardrail.cli.logs import configure_logs
 
 
@@ -26,7 +26,7 @@ def serve(
         list[Path],
         typer.Option(metavar="PATH", help="A policy file, or a folder searched for */policy.yaml. Repeatable."),
     ],
-    store: Annotated[Path, typer.Option(metavar="PATH", help="The SQLite database; made when missing.")],
+    store: StoreUrl,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Loopback address; port 0 picks a free one.")
     ] = "127.0.0.1:7410",
@@ -46,7 +46,10 @@ def serve(
     max_request_bytes: Annotated[int | None, typer.Option(metavar="BYTES", help="Largest request.")] = None,
     max_worlds: Annotated[int | None, typer.Option(metavar="N", help="Most worlds that hold observations.")] = None,
     compilation_cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where compiled kernels are kept; beside the store if unset.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where compiled kernels are kept; beside the database file or in ~/.cache if unset."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +82,7 @@ def serve(
         asyncio.run(run(settings, started=started))
 
 
-def _settings(listen: str, policies: list[Path], store: Path, given: dict[str, Any]) -> Any:
+def _settings(listen: str, policies: list[Path], store: str, given: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from guardrail.server.settings import ServerSettings

@@ -59,14 +59,15 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
     :raises StoreError: if the store cannot be opened.
     :raises NotServing: if the address cannot be bound.
     """
-    configure_jax(settings.compilation_cache or settings.store.parent / "kernels")
+    configure_jax(settings.kernel_folder)
     async with contextlib.AsyncExitStack() as stack:
         metrics = Metrics()
         if settings.metrics_listen is not None:
             exposition = Exposition(settings.metrics_listen, metrics.registry)
             stack.push_async_callback(asyncio.to_thread, exposition.close)
             log.info("metrics", port=exposition.port)
-        settings.store.parent.mkdir(parents=True, exist_ok=True)
+        if settings.store_folder is not None:
+            settings.store_folder.mkdir(parents=True, exist_ok=True)
         store = await asyncio.to_thread(open_store, settings.store)
         stack.callback(store.close)
         writer = Writer(
