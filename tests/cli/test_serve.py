@@ -47,7 +47,7 @@ def test_hanging_up_reads_the_policies_again(service_parts, policy_file, tmp_pat
         mine.write_text("no policy")
         process.send_signal(signal.SIGHUP)
         until(notices)
-        mine.write_text(good + "# another\n")
+        mine.write_text(good.replace("delta: 0.05", "delta: 0.04"))
         process.send_signal(signal.SIGHUP)
         until(lambda: not notices())
         assert client.policy(policy.name).revision != policy.revision
