@@ -103,7 +103,7 @@ def replay(
     judges = _Judges(store, policies)
     for place, records in itertools.groupby(store.decisions(policy, world), _place):
         try:
-            forward = _Forward(judges.get(place[2]), store, place[0], place[1])
+            forward = _Forward(judges.get(place[3]), store, *place[:3])
         except _IrreproducibleError as error:
             yield from (Replayed(record, (error.difference,)) for record in records)
             continue
@@ -185,12 +185,12 @@ class _Judges:
 
 
 class _Forward:
-    """A world's posterior, moved forward through its observation log."""
+    """A world's posterior, moved forward through the observation log of one generation."""
 
-    def __init__(self, judge: Judge, store: Store, policy: str, world: str) -> None:
+    def __init__(self, judge: Judge, store: Store, policy: str, world: str, generation: int) -> None:
         self.judge = judge
         self.world = world
-        self._records = store.observations(policy, world)
+        self._records = store.observations(policy, world, generation=generation)
         self._state = judge.oracle.init()
         self._revision = 0
         self._misfit: str | None = None
@@ -257,8 +257,8 @@ def _columns(entry: _Logged) -> Iterator[Difference]:
             yield Difference(f"record.{name}", column, entry.verdict[name])
 
 
-def _place(record: DecisionRecord) -> tuple[str, str, str]:
-    return record.policy, record.world, record.policy_revision
+def _place(record: DecisionRecord) -> tuple[str, str, int, str]:
+    return record.policy, record.world, record.generation, record.policy_revision
 
 
 def _flat(verdict: Mapping[str, Any]) -> dict[str, Any]:
