@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from guardrail.errors import NotServing
 from guardrail.server import contract
+from guardrail.server.following import Following
 from guardrail.server.kernel import KernelThread
 from guardrail.server.registry import Registry
 from guardrail.server.service import Service
@@ -71,12 +72,15 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         registry = Registry(settings, store, writer, kernel)
         stack.push_async_callback(registry.close)
         watchers = Watchers(settings.max_watchers)
-        servicer = Servicer(Service(registry, writer, store, watchers))
+        following = Following(registry)
+        stack.push_async_callback(following.close)
+        servicer = Servicer(Service(registry, writer, store, watchers, following))
 
         checks = health.aio.HealthServicer()
         server, port = await _listen(settings, servicer, checks)
         stack.push_async_callback(_drain, server, checks, watchers, settings.drain_seconds)
         await registry.load()
+        await following.start(store)
         await _announce(checks, _SERVING)
         log.info("serving", port=port, policies=[p.name for p in registry.policies()])
         yield port

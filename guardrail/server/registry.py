@@ -25,7 +25,8 @@ from guardrail.guard import Judge
 from guardrail.oracles.build import close
 from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
-from guardrail.rebuild import make_snapshot, restore
+from guardrail.rebuild import make_snapshot
+from guardrail.server.catching_up import Broken, CatchUp, DoesNotFit, restored
 from guardrail.server.kernel import KernelThread
 from guardrail.server.settings import ServerSettings
 from guardrail.server.world import World
@@ -45,7 +46,6 @@ class LoadedPolicy:
         prior: answers checks of worlds that hold no observation yet.
         worlds: world id -> world that holds observations.
         broken: world id -> why its log does not fit the policy.
-        healing: ids of worlds that are being rebuilt.
         reporting: cleared while worlds are rebuilt; reports wait for it.
         in_flight: reports between validation and commit.
     """
@@ -54,8 +54,7 @@ class LoadedPolicy:
     kernel: KernelThread
     prior: World
     worlds: dict[str, World] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
-    healing: set[str] = field(default_factory=set)
+    broken: dict[str, Broken] = field(default_factory=dict)
     reporting: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: set[asyncio.Future[list[Appended]]] = field(default_factory=set)
 
@@ -65,7 +64,11 @@ class LoadedPolicy:
 
 
 class Registry:
-    """All loaded policies. Call it from the event loop only."""
+    """All loaded policies. Call it from the event loop only.
+
+    Attributes:
+        catch_up: brings worlds up to their logs.
+    """
 
     def __init__(self, settings: ServerSettings, store: Store, writer: Writer, kernel: KernelThread) -> None:
         self._settings = settings
@@ -76,6 +79,7 @@ class Registry:
         self._loaded = False
         self._reload_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.catch_up = CatchUp(store, self)
 
     async def load(self) -> list[str]:
         """Read the policy files (again); all of them are loaded, or none. Worlds that failed are rebuilt.
@@ -117,6 +121,8 @@ class Registry:
                 for loaded in paused:
                     loaded.reporting.set()  # reports that waited look their policy up again
             self._loaded = True
+            for name in prepared:
+                self.catch_up.all_soon(name)  # other replicas may have written while its worlds were restored
             return sorted([*changed, *gone])
 
     def policy(self, name: str) -> LoadedPolicy:
@@ -132,6 +138,10 @@ class Registry:
         except KeyError:
             known = ", ".join(sorted(self._policies)) or "none"
             raise PolicyNotFound(f"no policy {name!r} is loaded; loaded: {known}") from None
+
+    def find_policy(self, name: str) -> LoadedPolicy | None:
+        """A loaded policy; None if there is none of that name."""
+        return self._policies.get(name)
 
     def policies(self) -> list[Policy]:
         """The loaded policies, sorted by name."""
@@ -150,7 +160,7 @@ class Registry:
         :raises WorldUnavailable: if its log does not fit the policy.
         """
         if world_id in loaded.broken:
-            raise WorldUnavailable(loaded.broken[world_id])
+            raise WorldUnavailable(loaded.broken[world_id].why)
         return loaded.worlds.get(world_id)
 
     def world_to_report(self, loaded: LoadedPolicy, world_id: str) -> World:
@@ -170,34 +180,13 @@ class Registry:
         """The world under its id: this one, or the one that another report made meanwhile."""
         return loaded.worlds.setdefault(world.world_id, world)
 
-    def heal(self, loaded: LoadedPolicy, world: World) -> None:
-        """Rebuild a failed world from its log, in the background."""
-        if world.world_id in loaded.healing:
-            return
-        loaded.healing.add(world.world_id)
-        self._keep_running(self._heal(loaded, world))
-
-    async def _heal(self, loaded: LoadedPolicy, world: World) -> None:
-        try:
-            async with self._reload_lock:
-                if loaded.worlds.get(world.world_id) is not world:
-                    return
-                await self._quiesce(loaded)
-                try:
-                    state, revision = await asyncio.to_thread(restore, loaded.judge, self._store, world.world_id)
-                    loaded.worlds[world.world_id] = self._make(
-                        loaded.judge, loaded.kernel, world.world_id, state, revision
-                    )
-                    log.info("world_rebuilt", policy=loaded.judge.policy.name, world=world.world_id, revision=revision)
-                except Exception:
-                    log.exception("world_not_rebuilt", policy=loaded.judge.policy.name, world=world.world_id)
-                finally:
-                    loaded.reporting.set()
-        finally:
-            loaded.healing.discard(world.world_id)
+    def put(self, loaded: LoadedPolicy, world_id: str, state: object, revision: int, generation: int) -> None:
+        """Let a posterior that was built from the log answer for a world."""
+        loaded.worlds[world_id] = self._make(loaded.judge, loaded.kernel, world_id, state, revision, generation)
 
     async def close(self) -> None:
         """Save what would otherwise be replayed at the next start."""
+        await self.catch_up.close()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         for loaded in self._policies.values():
@@ -218,12 +207,13 @@ class Registry:
         loaded = LoadedPolicy(judge, kernel, self._make(judge, kernel, "", judge.oracle.init(), 0))
         for record in await asyncio.to_thread(self._store.worlds, policy.name):
             try:
-                state, revision = await asyncio.to_thread(restore, judge, self._store, record.world)
-            except GuardrailError as error:
+                key = (policy.name, record.world)
+                state, revision, found = await asyncio.to_thread(restored, judge, self._store, key)
+            except DoesNotFit as error:
                 log.error("world_not_restored", policy=policy.name, world=record.world, why=str(error))
-                loaded.broken[record.world] = str(error)
+                loaded.broken[record.world] = Broken(str(error), record.generation)
                 continue
-            loaded.worlds[record.world] = self._make(judge, kernel, record.world, state, revision)
+            self.put(loaded, record.world, state, revision, found.generation)
         loaded.reporting.set()
         log.info("policy_loaded", policy=policy.name, revision=policy.revision, worlds=len(loaded.worlds))
         return loaded
@@ -253,7 +243,9 @@ class Registry:
             except WorldUnavailable:
                 continue  # it is rebuilt from the log
 
-    def _make(self, judge: Judge, kernel: KernelThread, world_id: str, state: object, revision: int) -> World:
+    def _make(
+        self, judge: Judge, kernel: KernelThread, world_id: str, state: object, revision: int, generation: int = 0
+    ) -> World:
         return World(
             judge,
             world_id,
@@ -262,6 +254,7 @@ class Registry:
             kernel=kernel,
             max_waiting=self._settings.max_waiting_checks,
             on_advance=self._maybe_snapshot,
+            generation=generation,
         )
 
     def _maybe_snapshot(self, world: World) -> None:

@@ -94,6 +94,7 @@ class Servicer:
             [struct_to_dict(request.action)],
             request.policy_revision,
             _search_deadline(context),
+            request.min_revision,
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
@@ -107,6 +108,7 @@ class Servicer:
             actions,
             request.policy_revision,
             _search_deadline(context),
+            request.min_revision,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(
