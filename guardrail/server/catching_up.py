@@ -225,18 +225,16 @@ class CatchUp:
         return head
 
     async def _rebuild(self, key: Key, loaded: LoadedPolicy, head: WorldRecord) -> WorldRecord:
-        state, revision, found = await self._read(lambda: restored(loaded.judge, self._store, key))
+        made = await self._read(lambda: restored(loaded.judge, self._store, key))
         loaded.broken.pop(key[1], None)
         # Meanwhile a report may have made the world, or taken it further.
         present = loaded.worlds.get(key[1])
-        if present is None or present.failed or (present.generation, present.committed) < (found.generation, revision):
-            if present is not None:
-                present.fail("it is rebuilt from its log")
+        if present is None or present.failed or _place(present) < (made.head.generation, made.revision):
             loaded.worlds.pop(key[1], None)
-            if revision:
-                self._registry.put(loaded, key[1], state, revision, found.generation)
-            log.info("world_rebuilt", policy=key[0], world=key[1], revision=revision, generation=found.generation)
-        return head if found.generation == head.generation else found
+            if made.revision:
+                self._registry.put(loaded, key[1], made)
+            log.info("world_rebuilt", policy=key[0], world=key[1], revision=made.revision)
+        return head if made.head.generation == head.generation else made.head
 
 
 class DoesNotFit(Exception):
@@ -266,15 +264,37 @@ def _chunk(
         raise DoesNotFit(str(error)) from error
 
 
-def restored(judge: Judge, store: Store, key: Key) -> tuple[Any, int, WorldRecord]:
-    """State and revision of a world, and the head of the log that they are from."""
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A posterior built from a log.
+
+    Attributes:
+        state: of the oracle.
+        revision: number of observations it rests on.
+        last_id: id of the last of them; None if there is none.
+        head: of the log that they are from, later.
+    """
+
+    state: Any
+    revision: int
+    last_id: str | None
+    head: WorldRecord
+
+
+def restored(judge: Judge, store: Store, key: Key) -> Restored:
+    """A world's posterior by its log.
+
+    :raises DoesNotFit: if the policy cannot take up the log, or it is damaged.
+    :raises StoreError: if the log cannot be read.
+    """
     try:
         while True:
             before = _head(store, key)
             state, revision = restore(judge, store, key[1])
+            last = next(store.observations(*key, after=revision - 1), None) if revision else None
             found = _head(store, key)
             if found.generation == before.generation:
-                return state, revision, found
+                return Restored(state, revision, None if last is None else last.observation_id, found)
     except (WorldUnavailable, StoreCorrupt) as error:
         raise DoesNotFit(str(error)) from error
 

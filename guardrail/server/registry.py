@@ -26,7 +26,7 @@ from guardrail.oracles.build import close
 from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
 from guardrail.rebuild import make_snapshot
-from guardrail.server.catching_up import Broken, CatchUp, DoesNotFit, restored
+from guardrail.server.catching_up import Broken, CatchUp, DoesNotFit, Restored, restored
 from guardrail.server.kernel import KernelThread
 from guardrail.server.settings import ServerSettings
 from guardrail.server.world import World
@@ -180,9 +180,11 @@ class Registry:
         """The world under its id: this one, or the one that another report made meanwhile."""
         return loaded.worlds.setdefault(world.world_id, world)
 
-    def put(self, loaded: LoadedPolicy, world_id: str, state: object, revision: int, generation: int) -> None:
+    def put(self, loaded: LoadedPolicy, world_id: str, made: Restored) -> None:
         """Let a posterior that was built from the log answer for a world."""
-        loaded.worlds[world_id] = self._make(loaded.judge, loaded.kernel, world_id, state, revision, generation)
+        world = self._make(loaded.judge, loaded.kernel, world_id, made.state, made.revision)
+        world.generation, world.last_id = made.head.generation, made.last_id
+        loaded.worlds[world_id] = world
 
     async def close(self) -> None:
         """Save what would otherwise be replayed at the next start."""
@@ -208,12 +210,12 @@ class Registry:
         for record in await asyncio.to_thread(self._store.worlds, policy.name):
             try:
                 key = (policy.name, record.world)
-                state, revision, found = await asyncio.to_thread(restored, judge, self._store, key)
+                made = await asyncio.to_thread(restored, judge, self._store, key)
             except DoesNotFit as error:
                 log.error("world_not_restored", policy=policy.name, world=record.world, why=str(error))
                 loaded.broken[record.world] = Broken(str(error), record.generation)
                 continue
-            self.put(loaded, record.world, state, revision, found.generation)
+            self.put(loaded, record.world, made)
         loaded.reporting.set()
         log.info("policy_loaded", policy=policy.name, revision=policy.revision, worlds=len(loaded.worlds))
         return loaded
@@ -243,9 +245,7 @@ class Registry:
             except WorldUnavailable:
                 continue  # it is rebuilt from the log
 
-    def _make(
-        self, judge: Judge, kernel: KernelThread, world_id: str, state: object, revision: int, generation: int = 0
-    ) -> World:
+    def _make(self, judge: Judge, kernel: KernelThread, world_id: str, state: object, revision: int) -> World:
         return World(
             judge,
             world_id,
@@ -254,7 +254,6 @@ class Registry:
             kernel=kernel,
             max_waiting=self._settings.max_waiting_checks,
             on_advance=self._maybe_snapshot,
-            generation=generation,
         )
 
     def _maybe_snapshot(self, world: World) -> None:

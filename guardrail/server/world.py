@@ -53,6 +53,7 @@ class World:
 
     Attributes:
         generation: that of the log it rests on; 0 while it rests on nothing.
+        last_id: id of the last observation that it has taken up; None while there is none.
     """
 
     def __init__(
@@ -65,15 +66,14 @@ class World:
         kernel: KernelThread,
         max_waiting: int,
         on_advance: Callable[[World], None],
-        generation: int = 0,
     ) -> None:
         self.judge = judge
         self.world_id = world_id
-        self.generation = generation
+        self.generation = 0
+        self.last_id: str | None = None
         self.snapshot_revision = revision
         self._posterior = _Posterior(state, revision)
         self._committed = revision
-        self._last_id: str | None = None
         self._kernel = kernel
         self._max_waiting = max_waiting
         self._on_advance = on_advance
@@ -136,11 +136,11 @@ class World:
             self.generation = generation
         if generation != self.generation or self._failure is not None:
             return False
-        if sequence == self._committed and self._last_id not in (None, observation_id):
-            self.fail(f"number {sequence} of the log is {observation_id!r}, and was {self._last_id!r} before")
+        if sequence == self._committed and self.last_id not in (None, observation_id):
+            self.fail(f"number {sequence} of the log is {observation_id!r}, and was {self.last_id!r} before")
         if sequence != self._committed + 1:
             return False
-        self._committed, self._last_id = sequence, observation_id
+        self._committed, self.last_id = sequence, observation_id
         self._observations.append(_CommittedObservation(row, outcome))
         self._schedule()
         return True
