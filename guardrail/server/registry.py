@@ -28,6 +28,7 @@ from guardrail.policy import Policy, load_policy
 from guardrail.rebuild import make_snapshot
 from guardrail.server.catching_up import Broken, CatchUp, DoesNotFit, Restored, restored
 from guardrail.server.kernel import KernelThread
+from guardrail.server.metrics import Metrics
 from guardrail.server.settings import ServerSettings
 from guardrail.server.world import World
 from guardrail.server.writer import Writer
@@ -70,8 +71,11 @@ class Registry:
         catch_up: brings worlds up to their logs.
     """
 
-    def __init__(self, settings: ServerSettings, store: Store, writer: Writer, kernel: KernelThread) -> None:
+    def __init__(
+        self, settings: ServerSettings, store: Store, writer: Writer, kernel: KernelThread, metrics: Metrics
+    ) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._store = store
         self._writer = writer
         self._kernel = kernel
@@ -147,6 +151,18 @@ class Registry:
         """The loaded policies, sorted by name."""
         return [self._policies[name].judge.policy for name in sorted(self._policies)]
 
+    def waiting_checks(self) -> int:
+        """Number of checks that wait for a kernel call. Any thread may ask."""
+        loaded = list(self._policies.values())
+        return sum(world.waiting for one in loaded for world in [one.prior, *list(one.worlds.values())])
+
+    def worlds_in(self, state: str) -> int:
+        """Number of worlds in one of `metrics.WORLD_STATES`. Any thread may ask."""
+        loaded = list(self._policies.values())
+        if state == "broken":
+            return sum(len(one.broken) for one in loaded)
+        return sum(_state(world) == state for one in loaded for world in list(one.worlds.values()))
+
     def world(self, loaded: LoadedPolicy, world_id: str) -> World:
         """The world that answers checks for an id; a world without observations stands at the prior.
 
@@ -178,6 +194,9 @@ class Registry:
 
     def keep(self, loaded: LoadedPolicy, world: World) -> World:
         """The world under its id: this one, or the one that another report made meanwhile."""
+        if world.committed and world.world_id not in loaded.worlds:
+            # Reset or found broken since it was looked up: what it rests on does not count any more.
+            world = self._make(loaded.judge, loaded.kernel, world.world_id, loaded.judge.oracle.init(), 0)
         return loaded.worlds.setdefault(world.world_id, world)
 
     def put(self, loaded: LoadedPolicy, world_id: str, made: Restored) -> None:
@@ -252,6 +271,7 @@ class Registry:
             state,
             revision,
             kernel=kernel,
+            metrics=self._metrics,
             max_waiting=self._settings.max_waiting_checks,
             on_advance=self._maybe_snapshot,
         )
@@ -277,6 +297,10 @@ class Registry:
             log.warning("snapshot_not_saved", world=world.world_id, why=str(error))
             return
         world.snapshot_revision = max(world.snapshot_revision, revision)
+
+
+def _state(world: World) -> str:
+    return "failed" if world.failed else "refuted" if world.refuted else "serving"
 
 
 def read_policies(paths: Iterable[Path]) -> list[Policy]:

@@ -11,6 +11,7 @@ from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
     DecisionNotFound,
+    GuardrailError,
     InvalidInput,
     ReportConflict,
     RevisionMismatch,
@@ -21,6 +22,7 @@ from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
 from guardrail.server.following import Following
+from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
@@ -55,13 +57,20 @@ class Service:
     """Checks, reports and reads. Call it from the event loop only."""
 
     def __init__(
-        self, registry: Registry, writer: Writer, store: Store, watchers: Watchers, following: Following
+        self,
+        registry: Registry,
+        writer: Writer,
+        store: Store,
+        watchers: Watchers,
+        following: Following,
+        metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._following = following
         self._writer = writer
         self._store = store
         self._watchers = watchers
+        self._metrics = metrics
 
     async def check(
         self,
@@ -108,6 +117,7 @@ class Service:
             decision = LoggedDecision(verdict, context, action, now)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
+            self._metrics.verdict(policy, verdict.decision)
             verdicts.append(verdict)
         return verdicts
 
@@ -149,9 +159,19 @@ class Service:
         :raises WorldUnavailable: if the world's posterior is lost; they may have been committed.
         """
         loaded = await self._open_for_reports(policy)
+        try:
+            return await self._take_up(loaded, world_id, reports)
+        except ReportConflict:
+            raise
+        except GuardrailError:
+            self._metrics.reported(policy, "refused", len(reports))
+            raise
+
+    async def _take_up(self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report]) -> list[Appended]:
         # From here to the append there is no await, so a reload cannot come in between.
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
+        policy = loaded.judge.policy.name
         new = [_new_observation(policy, world_id, report) for report in reports]
 
         def take_up(results: Sequence[Appended]) -> None:
@@ -167,6 +187,9 @@ class Service:
         commit.add_done_callback(loaded.in_flight.discard)
         results = await asyncio.shield(commit)
         await self._require_taken_up(policy, world_id, results)
+        for result in results:
+            kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"
+            self._metrics.reported(policy, kind)
         conflicts = [r.observation_id for r, a in zip(reports, results, strict=True) if a.conflict]
         if conflicts:
             raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")

@@ -53,6 +53,7 @@ def test_policies_that_are_wrong_do_not_start(tmp_path):
     [
         ["--listen", "0.0.0.0:7410"],
         ["--listen", "nonsense"],
+        ["--metrics", "nonsense"],
         ["--snapshot-every", "0"],
         ["--max-request-bytes", "1"],
         ["--drain-seconds", "nan"],

@@ -13,6 +13,7 @@ from guardrail.policy import parse_policy
 from guardrail.rebuild import restore
 from guardrail.server.following import Following
 from guardrail.server.kernel import KernelThread
+from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
 from guardrail.server.service import Report, Service
 from guardrail.server.settings import ServerSettings
@@ -67,16 +68,18 @@ class Replica:
 
     def __init__(self, store, settings, judges):
         self.store, self.judges = store, judges
+        metrics = Metrics()
         self.writer = Writer(
             store,
+            metrics,
             max_waiting_reports=settings.max_waiting_reports,
             max_unwritten_decisions=settings.max_unwritten_decisions,
         )
         self.kernel = KernelThread()
-        self.registry = Registry(settings, store, self.writer, self.kernel)
+        self.registry = Registry(settings, store, self.writer, self.kernel, metrics)
         self.catch_up = self.registry.catch_up
         self.following = Following(self.registry)
-        self.service = Service(self.registry, self.writer, store, Watchers(4), self.following)
+        self.service = Service(self.registry, self.writer, store, Watchers(4), self.following, metrics)
         self.reported = 0
 
     async def load(self, *judges):
