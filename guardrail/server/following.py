@@ -13,7 +13,7 @@ from guardrail.domain import Reason, ReasonCode
 from guardrail.errors import GuardrailError
 from guardrail.server.catching_up import CatchUp, Key
 from guardrail.server.registry import Registry
-from guardrail.store.base import Changes, Feed, Store
+from guardrail.store.base import Changes, Feed
 
 log = structlog.get_logger()
 
@@ -29,28 +29,26 @@ AT_ONCE = 8
 
 
 class Following:
-    """Brings every world that others write to up to its log. Call it from the event loop only."""
+    """Brings every world that others write to up to its log. Call it from the event loop only.
 
-    def __init__(self, registry: Registry) -> None:
+    Args:
+        registry: holds the worlds.
+        feed: of the store; None if nobody else writes to it. It is closed in the end.
+    """
+
+    def __init__(self, registry: Registry, feed: Feed | None) -> None:
         self._registry = registry
         self._catch_up: CatchUp = registry.catch_up
-        self._feed: Feed | None = None
+        self._feed = feed
         self._thread = ThreadPoolExecutor(1, "guardrail-feed")
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._level_at = time.monotonic()
         self._lost = False
 
-    async def start(self, store: Store) -> None:
-        """Follow the store's feed; returns once all worlds are level with it, or it cannot be reached.
-
-        Does nothing for a store that nobody else writes to.
-
-        :raises StoreError: if the store fails.
-        """
-        self._feed = await asyncio.to_thread(store.follow)
+    async def start(self) -> None:
+        """Begin; returns once all worlds are level with the log, or it cannot be followed for now."""
         if self._feed is not None:
-            self._level_at = time.monotonic()
             self._task = asyncio.create_task(self._follow(self._feed))
             await self._tried.wait()
 

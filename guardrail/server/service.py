@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
+    DeadlinePassed,
     DecisionNotFound,
     GuardrailError,
     InvalidInput,
@@ -80,6 +81,7 @@ class Service:
         actions: Sequence[JsonObject],
         revision: str = "",
         deadline: float | None = None,
+        expires: float | None = None,
         min_revision: int = 0,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
@@ -91,8 +93,10 @@ class Service:
             actions: each action's fields.
             revision: of the policy, if the caller insists on one.
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
+            expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             min_revision: how many observations the verdicts must rest on at least.
 
+        :raises DeadlinePassed: if `expires` came before the bounds.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
         :raises RevisionNotReached: if the world's log holds fewer than `min_revision` observations.
@@ -108,9 +112,13 @@ class Service:
             loaded = self._loaded(policy, revision)
         judge = loaded.judge
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline)
+        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline, expires)
+        if expires is not None and time.monotonic() >= expires:
+            raise DeadlinePassed("the caller's deadline passed before a bound was there")
         now = time.time()
-        notices = () if judge.oracle.needs_current else self._following.notices()
+        notices = self._registry.notices.present
+        if not judge.oracle.needs_current:
+            notices += self._following.notices()
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
             verdict = judge.decide(check, bound, world_id, posterior_revision, notices)
@@ -122,7 +130,12 @@ class Service:
         return verdicts
 
     async def _bounds(
-        self, loaded: LoadedPolicy, world_id: str, prepared: Sequence[PreparedCheck], deadline: float | None
+        self,
+        loaded: LoadedPolicy,
+        world_id: str,
+        prepared: Sequence[PreparedCheck],
+        deadline: float | None,
+        expires: float | None,
     ) -> tuple[list[HarmBound | None], int]:
         """Bounds and the revision of their posterior: the current one, where an older one is unsound.
 
@@ -135,7 +148,7 @@ class Service:
         policy = loaded.judge.policy.name
         for _ in range(ATTEMPTS):
             asked = self._registry.world(loaded, world_id)
-            bounds, revision = await asked.bounds(prepared, deadline)
+            bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
                 return bounds, revision
             if self._following.shared:

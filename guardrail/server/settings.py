@@ -40,6 +40,9 @@ class ServerSettings(BaseModel):
     max_unwritten_decisions: Annotated[int, Field(ge=1)] = 65_536
     max_worlds: Annotated[int, Field(ge=1)] = 10_000
     max_watchers: Annotated[int, Field(ge=1)] = 64
+    stall_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        30.0, description="a kernel call or a store transaction that takes longer counts as hung: health says so"
+    )
     snapshot_every: Annotated[int, Field(ge=1)] = Field(10_000, description="observations between snapshots of a world")
     drain_seconds: Annotated[float, Field(ge=0, le=3_600)] = Field(10.0, description="grace for requests at shutdown")
     compilation_cache: Path | None = Field(

@@ -78,7 +78,7 @@ class Replica:
         self.kernel = KernelThread()
         self.registry = Registry(settings, store, self.writer, self.kernel, metrics)
         self.catch_up = self.registry.catch_up
-        self.following = Following(self.registry)
+        self.following = Following(self.registry, store.follow())
         self.service = Service(self.registry, self.writer, store, Watchers(4), self.following, metrics)
         self.reported = 0
 
@@ -117,7 +117,7 @@ async def replicas_of(store, *judges, count=1, follow=False, **options):
         for replica in made:
             await replica.load(*judges)
             if follow:
-                await replica.following.start(store)
+                await replica.following.start()
         yield made
     finally:
         for replica in made:

@@ -49,7 +49,7 @@ def test_worlds_that_others_made_while_this_one_started_are_there(coin, replicas
         log = SharedLog()
         async with replicas(log, coin) as (replica,):
             log.write([observation(n) for n in range(4)])
-            await replica.following.start(log)
+            await replica.following.start()
             assert replica.world().revision == 4
             assert await level(replica, log, coin)
 
