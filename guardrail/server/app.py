@@ -86,7 +86,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         following = Following(registry, await asyncio.to_thread(store.follow))
         stack.push_async_callback(following.close)
         servicer = Servicer(Service(registry, writer, store, watchers, following, metrics), metrics)
-        read_gauges(metrics, registry, writer, watchers)
+        read_gauges(metrics, registry, writer, watchers, following)
 
         def look() -> States:
             return States(

@@ -76,11 +76,11 @@ class Following:
 
     async def close(self) -> None:
         """Stop following."""
-        if self._feed is not None:
-            await asyncio.to_thread(self._feed.close)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        if self._feed is not None:
+            await asyncio.to_thread(self._feed.close)
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _follow(self, feed: Feed) -> None:

@@ -188,10 +188,10 @@ class Service:
         new = [_new_observation(policy, world_id, report) for report in reports]
 
         def take_up(results: Sequence[Appended]) -> None:
-            kept = self._registry.keep(loaded, world) if any(not a.conflict for a in results) else world
             for one, (row, outcome), result in zip(new, encoded, results, strict=True):
                 if result.duplicate or result.conflict:
                     continue
+                kept = self._registry.keep(loaded, world)
                 if not kept.commit(row, outcome, result.sequence, result.generation, one.observation_id):
                     self._registry.catch_up.soon(policy, world_id)
 
