@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from guardrail.errors import InvalidInput, SnapshotInvalid, WorldUnavailable
 from guardrail.guard import Judge
+from guardrail.oracles.base import Rows
 from guardrail.store.base import ObservationRecord, Snapshot, Store
 
 CHUNK = 4_096
@@ -48,13 +49,11 @@ def decode_snapshot(payload: bytes) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) -> Any:
-    """Condition on logged observations in order.
+def encode_records(judge: Judge, records: list[ObservationRecord]) -> tuple[Rows, npt.NDArray[np.float64]]:
+    """Logged observations as float64[N, F] and float64[N].
 
     :raises WorldUnavailable: if one does not fit the policy; names it.
     """
-    if not records:
-        return state
     rows = np.empty((len(records), judge.oracle.row_length))
     outcomes = np.empty(len(records))
     for place, record in enumerate(records):
@@ -68,6 +67,17 @@ def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) 
                 f"observation {record.sequence} ({record.observation_id}) does not fit policy "
                 f"{judge.policy.name} at revision {judge.policy.revision[:12]}: {error}"
             ) from error
+    return rows, outcomes
+
+
+def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) -> Any:
+    """Condition on logged observations in order.
+
+    :raises WorldUnavailable: if one does not fit the policy; names it.
+    """
+    if not records:
+        return state
+    rows, outcomes = encode_records(judge, records)
     return judge.oracle.observe(state, rows, outcomes)
 
 

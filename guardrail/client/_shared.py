@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -59,31 +60,49 @@ def question(context: JsonObject, action: JsonObject) -> Question:
         raise NoVerdict(str(error), error.reason) from error
 
 
-def check(policy: str, world: str, asked: Question, policy_revision: str | None) -> Call[Verdict]:
-    """CheckAction. An answer about another policy, world or revision is malformed."""
+def check(
+    policy: str, world: str, asked: Question, policy_revision: str | None, min_revision: int | None
+) -> Call[Verdict]:
+    """CheckAction. An answer about another policy, world or revision, or an older posterior, is malformed.
+
+    :raises ValueError: if `min_revision` is negative.
+    """
+    revisions = _Revisions(policy_revision or "", _at_least(min_revision))
 
     def decode(data: bytes) -> Verdict:
         reply = pb.CheckActionResponse.FromString(data)
         _require(reply, "verdict")
-        return _answer(reply.verdict, policy, world, policy_revision)
+        return _answer(reply.verdict, policy, world, revisions)
 
     request = pb.CheckActionRequest(
-        policy=policy, world=world, context=asked.context, action=asked.action, policy_revision=policy_revision or ""
+        policy=policy,
+        world=world,
+        context=asked.context,
+        action=asked.action,
+        policy_revision=revisions.policy,
+        min_revision=revisions.least,
     )
     return Call("CheckAction", request, decode, no_verdict)
 
 
 def check_many(
-    policy: str, world: str, context: JsonObject, actions: Sequence[JsonObject], policy_revision: str | None
+    policy: str,
+    world: str,
+    context: JsonObject,
+    actions: Sequence[JsonObject],
+    policy_revision: str | None,
+    min_revision: int | None,
 ) -> Call[CheckedActions]:
     """CheckActions. Only candidates whose own verdict accepts count as allowed.
 
+    :raises ValueError: if `min_revision` is negative.
     :raises NoVerdict: if the context or an action has no form on the wire.
     """
+    revisions = _Revisions(policy_revision or "", _at_least(min_revision))
 
     def decode(data: bytes) -> CheckedActions:
         reply = pb.CheckActionsResponse.FromString(data)
-        verdicts = tuple(_answer(v, policy, world, policy_revision) for v in reply.verdicts)
+        verdicts = tuple(_answer(v, policy, world, revisions) for v in reply.verdicts)
         if len(verdicts) != len(actions_sent):
             raise ValueError(f"{len(verdicts)} verdicts for {len(actions_sent)} actions")
         allowed = tuple(dict.fromkeys(reply.allowed))
@@ -97,16 +116,38 @@ def check_many(
     except InvalidInput as error:
         raise NoVerdict(str(error), error.reason) from error
     request = pb.CheckActionsRequest(
-        policy=policy, world=world, context=sent_context, actions=actions_sent, policy_revision=policy_revision or ""
+        policy=policy,
+        world=world,
+        context=sent_context,
+        actions=actions_sent,
+        policy_revision=revisions.policy,
+        min_revision=revisions.least,
     )
     return Call("CheckActions", request, decode, no_verdict)
 
 
-def _answer(message: pb.Verdict, policy: str, world: str, policy_revision: str | None) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class _Revisions:
+    """What a check insists on: a revision of the policy (empty: any) and the fewest observations."""
+
+    policy: str
+    least: int
+
+
+def _at_least(min_revision: int | None) -> int:
+    revision = 0 if min_revision is None else operator.index(min_revision)
+    if not 0 <= revision < 2**64:
+        raise ValueError(f"min_revision is a number of observations, not {min_revision!r}")
+    return revision
+
+
+def _answer(message: pb.Verdict, policy: str, world: str, revisions: _Revisions) -> Verdict:
     if (message.policy, message.world) != (policy, world):
         raise ValueError(f"it is about policy {message.policy!r} and world {message.world!r}")
-    if policy_revision and message.policy_revision != policy_revision:
+    if revisions.policy and message.policy_revision != revisions.policy:
         raise ValueError(f"it is about revision {message.policy_revision!r}")
+    if message.posterior_revision < revisions.least:
+        raise ValueError(f"it rests on {message.posterior_revision} observations, {revisions.least} were asked for")
     return verdict_from_proto(message)
 
 

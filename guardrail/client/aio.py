@@ -118,6 +118,7 @@ class AsyncClient:
         context: JsonObject,
         action: JsonObject,
         policy_revision: str | None = None,
+        min_revision: int | None = None,
         timeout: float | None = None,
     ) -> Verdict:
         """Ask about one action. Only a verdict whose `accepted` is true permits it.
@@ -128,12 +129,15 @@ class AsyncClient:
             context: the context's fields.
             action: the action's fields.
             policy_revision: if given, another revision of the policy gives no verdict.
+            min_revision: how many observations the verdict must rest on at least: what `Reported.posterior_revision`
+                says, to have a report counted, whichever replica answers. More than the log holds gives no verdict.
             timeout: seconds, instead of the client's.
 
+        :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there is no verdict, for whatever reason; its `reason` says which.
         """
         asked = _shared.question(context, action)
-        return await self._run(_shared.check(policy, world, asked, policy_revision), timeout)
+        return await self._run(_shared.check(policy, world, asked, policy_revision, min_revision), timeout)
 
     async def check_many(
         self,
@@ -143,13 +147,17 @@ class AsyncClient:
         context: JsonObject,
         actions: Sequence[JsonObject],
         policy_revision: str | None = None,
+        min_revision: int | None = None,
         timeout: float | None = None,
     ) -> CheckedActions:
-        """Ask about several candidate actions against one posterior.
+        """Ask about several candidate actions against one posterior. The arguments are those of `check`.
 
+        :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there are no verdicts, for whatever reason.
         """
-        return await self._run(_shared.check_many(policy, world, context, actions, policy_revision), timeout)
+        return await self._run(
+            _shared.check_many(policy, world, context, actions, policy_revision, min_revision), timeout
+        )
 
     async def report(
         self,

@@ -127,6 +127,7 @@ class Servicer:
             [struct_to_dict(request.action)],
             request.policy_revision,
             *_deadlines(context),
+            request.min_revision,
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
@@ -140,6 +141,7 @@ class Servicer:
             actions,
             request.policy_revision,
             *_deadlines(context),
+            request.min_revision,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(

@@ -12,6 +12,7 @@ COMMANDS = [
     ["report"],
     ["worlds"],
     ["decision"],
+    ["health"],
     ["replay"],
     ["policy", "lint"],
     ["policy", "test"],
