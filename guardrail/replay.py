@@ -190,6 +190,7 @@ class _Forward:
     def __init__(self, judge: Judge, store: Store, policy: str, world: str, generation: int) -> None:
         self.judge = judge
         self.world = world
+        self.generation = generation
         self._records = store.observations(policy, world, generation=generation)
         self._state = judge.oracle.init()
         self._revision = 0
@@ -225,7 +226,10 @@ def _recompute(forward: _Forward, revision: int, records: list[DecisionRecord]) 
     computed = judge.bounds(state, prepared)
     # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
     bounds = [STALE if _is_stale(e) and b is not None else b for e, b in zip(readable, computed, strict=True)]
-    verdicts = (judge.decide(p, b, forward.world, revision) for p, b in zip(prepared, bounds, strict=True))
+    verdicts = (
+        judge.decide(p, b, forward.world, revision, generation=forward.generation)
+        for p, b in zip(prepared, bounds, strict=True)
+    )
     for entry in read:
         if isinstance(entry, _Logged):
             yield Replayed(entry.record, (*_columns(entry), *compare(entry.verdict, next(verdicts))))
