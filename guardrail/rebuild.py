@@ -118,6 +118,8 @@ def _from_snapshot(judge: Judge, store: Store, world: str) -> tuple[Any, int]:
     return state, saved.sequence
 
 
-def make_snapshot(judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]]) -> Snapshot:
+def make_snapshot(
+    judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]], generation: int = 1
+) -> Snapshot:
     """A snapshot of dumped arrays for the store."""
-    return Snapshot(judge.policy.name, judge.policy.revision, world, revision, encode_snapshot(arrays))
+    return Snapshot(judge.policy.name, judge.policy.revision, world, revision, encode_snapshot(arrays), generation)

@@ -309,7 +309,9 @@ class Registry:
 
     async def _snapshot(self, world: World) -> None:
         revision, arrays = await world.dump()
-        snapshot = await asyncio.to_thread(make_snapshot, world.judge, world.world_id, revision, arrays)
+        snapshot = await asyncio.to_thread(
+            make_snapshot, world.judge, world.world_id, revision, arrays, world.generation
+        )
         try:
             await self._writer.run(lambda: self._store.save_snapshot(snapshot))
         except GuardrailError as error:
