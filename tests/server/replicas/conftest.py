@@ -7,6 +7,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from replica_policies import COIN, WEAR
 
 from guardrail.guard import Judge
 from guardrail.policy import parse_policy
@@ -19,38 +20,6 @@ from guardrail.server.service import Report, Service
 from guardrail.server.settings import ServerSettings
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
-
-COIN = """
-schema: guardrail/v1
-name: coin
-description: Three coins; an action picks how it is thrown.
-action: {kind: string}
-hypotheses:
-  family: finite-table
-  category: action.kind
-  table:
-    - {name: fair, prior: 0.5, rates: {low: 0.05, high: 0.5}}
-    - {name: mild, prior: 0.3, rates: {low: 0.01, high: 0.1}}
-    - {name: wild, prior: 0.2, rates: {low: 0.3, high: 0.9}}
-outcome: {name: hurt, type: bool}
-harm: outcome.hurt
-bound: {kind: ratio, delta: 0.05, running: true}
-decision: {reject_above: 0.4}
-"""
-WEAR = """
-schema: guardrail/v1
-name: wear
-description: A machine that wears out.
-hypotheses:
-  family: hidden-markov
-  table:
-    - {name: slow, initial: [1, 0], transitions: [[0.98, 0.02], [0, 1]], rates: [0.01, 0.5]}
-    - {name: fast, initial: [1, 0], transitions: [[0.8, 0.2], [0, 1]], rates: [0.01, 0.5]}
-outcome: {name: fault, type: bool}
-harm: outcome.fault
-bound: {kind: ratio, delta: 0.05, running: true}
-decision: {reject_above: 0.15}
-"""
 
 
 @pytest.fixture(scope="session")
