@@ -79,11 +79,16 @@ class SharedLog:
         for feed in self.feeds:
             feed.changes.put(Changes(frozenset(keys), False))
 
-    def observations(self, policy, world, after=0):
+    def log_of(self, policy, world, generation):
+        key = (policy, world)
+        present = generation in (None, self.generations.get(key, 1))
+        return list(self.logs.get(key, []) if present else self.closed_logs.get((key, generation), []))
+
+    def observations(self, policy, world, after=0, generation=None):
         self._require("observations")
         self.before("observations")
         with self.lock:
-            log = list(self.logs.get((policy, world), []))
+            log = self.log_of(policy, world, generation)
         self.reads.append(("observations", world, after))
         self.after("observations")
         for place, new in enumerate(log[after:], start=after + 1):
@@ -99,14 +104,16 @@ class SharedLog:
         self.after("head")
         return found
 
-    def observation_count(self, policy, world):
-        return len(self.logs.get((policy, world), []))
+    def observation_count(self, policy, world, generation=None):
+        return len(self.log_of(policy, world, generation))
 
     def worlds(self, policy=None):
         self._require("worlds")
         with self.lock:
             found = [
-                WorldRecord(*key, len(log), self.generations[key]) for key, log in sorted(self.logs.items()) if log
+                WorldRecord(*key, len(log), self.generations[key])
+                for key, log in sorted(self.logs.items())
+                if log or self.generations[key] > 1
             ]
         return [one for one in found if policy in (None, one.policy)]
 
@@ -132,7 +139,7 @@ class SharedLog:
     def save_snapshot(self, snapshot):
         pass
 
-    def latest_snapshot(self, policy, world, policy_revision):
+    def latest_snapshot(self, policy, world, policy_revision, generation=None):
         return None
 
     def close(self):
