@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 
+from guardrail.server.admission import Door
 from guardrail.server.following import Following
 from guardrail.server.metrics import WORLD_STATES, Metrics
 from guardrail.server.registry import Registry
@@ -12,8 +13,11 @@ from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 
 
-def read_gauges(metrics: Metrics, registry: Registry, writer: Writer, watchers: Watchers, following: Following) -> None:
+def read_gauges(
+    metrics: Metrics, door: Door, registry: Registry, writer: Writer, watchers: Watchers, following: Following
+) -> None:
     """Let metrics read lengths and states. The functions run on another thread and only look."""
+    metrics.read("guardrail_checks_in_flight", lambda: door.inside)
     metrics.read("guardrail_waiting_checks", registry.waiting_checks)
     metrics.read("guardrail_waiting_reports", lambda: writer.waiting_reports)
     metrics.read("guardrail_unwritten_decisions", lambda: writer.unwritten_decisions)
