@@ -81,7 +81,9 @@ def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) 
     return judge.oracle.observe(state, rows, outcomes)
 
 
-def restore(judge: Judge, store: Store, world: str, *, snapshot: bool = True) -> tuple[Any, int]:
+def restore(
+    judge: Judge, store: Store, world: str, *, snapshot: bool = True, generation: int | None = None
+) -> tuple[Any, int]:
     """State and revision of one world, from the newest usable snapshot and the log after it.
 
     Args:
@@ -89,26 +91,30 @@ def restore(judge: Judge, store: Store, world: str, *, snapshot: bool = True) ->
         store: where the log lies.
         world: the world's id.
         snapshot: False rebuilds from the log alone.
+        generation: of the log; if not given, that of the present one when the rebuild starts.
 
     :raises WorldUnavailable: if the log does not fit the policy.
     :raises StoreCorrupt: if the log is damaged.
     """
+    if generation is None:  # every read below must be of one log, whoever resets the world meanwhile
+        head = store.head(judge.policy.name, world)
+        generation = 1 if head is None else head.generation
     state, revision = judge.oracle.init(), 0
     if snapshot:
         with contextlib.suppress(SnapshotInvalid):  # the log is the truth, a snapshot only a shortcut
-            state, revision = _from_snapshot(judge, store, world)
-    records = store.observations(judge.policy.name, world, after=revision)
+            state, revision = _from_snapshot(judge, store, world, generation)
+    records = store.observations(judge.policy.name, world, after=revision, generation=generation)
     while chunk := list(itertools.islice(records, CHUNK)):
         state = observe_records(judge, state, chunk)
         revision = chunk[-1].sequence
     return state, revision
 
 
-def _from_snapshot(judge: Judge, store: Store, world: str) -> tuple[Any, int]:
-    saved = store.latest_snapshot(judge.policy.name, world, judge.policy.revision)
+def _from_snapshot(judge: Judge, store: Store, world: str, generation: int) -> tuple[Any, int]:
+    saved = store.latest_snapshot(judge.policy.name, world, judge.policy.revision, generation)
     if saved is None:
         raise SnapshotInvalid("there is none")
-    if saved.sequence > store.observation_count(judge.policy.name, world):
+    if saved.sequence > store.observation_count(judge.policy.name, world, generation):
         raise SnapshotInvalid("it is ahead of the log")
     state = judge.oracle.load(decode_snapshot(saved.payload))
     if judge.oracle.count(state) != saved.sequence:
@@ -119,7 +125,7 @@ def _from_snapshot(judge: Judge, store: Store, world: str) -> tuple[Any, int]:
 
 
 def make_snapshot(
-    judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]], generation: int = 1
+    judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]], *, generation: int = 1
 ) -> Snapshot:
-    """A snapshot of dumped arrays for the store."""
+    """A snapshot of dumped arrays for the store; `generation` is that of the log they rest on."""
     return Snapshot(judge.policy.name, judge.policy.revision, world, revision, encode_snapshot(arrays), generation)

@@ -38,7 +38,7 @@ def guardrail_command(
 serve.add_to(app)
 check.add_to(app)
 report.add_to(app)
-worlds.add_to(app)
+app.add_typer(worlds.app, name="worlds")
 decision.add_to(app)
 health.add_to(app)
 replay.add_to(app)

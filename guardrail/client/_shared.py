@@ -18,6 +18,7 @@ from guardrail.client.results import (
     Report,
     Reported,
     WorldEntry,
+    WorldReset,
     WorldState,
 )
 from guardrail.domain import JsonObject, PosteriorSummary, Verdict
@@ -193,7 +194,12 @@ def _report(one: Report, path: str) -> pb.Report:
 
 
 def _reported(one: Report, result: pb.ReportResult) -> Reported:
-    return Reported(one.observation_id, result.posterior_revision, result.duplicate)
+    return Reported(one.observation_id, result.posterior_revision, result.duplicate, _generation(result.generation))
+
+
+def _generation(number: int) -> int:
+    """A service that knows no resets leaves the field out: all its logs are first ones."""
+    return number or 1
 
 
 # ---------------------------------------------------------------- reads
@@ -216,7 +222,8 @@ def world(policy: str, name: str) -> Call[WorldState]:
             top=dict(sorted(message.top.items(), key=lambda item: (-item[1], item[0]))),
         )
         guarantee = guarantee_from_proto(message.guarantee)
-        return WorldState(message.policy, message.policy_revision, message.world, posterior, guarantee)
+        generation = _generation(message.generation)
+        return WorldState(message.policy, message.policy_revision, message.world, posterior, guarantee, generation)
 
     return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name), decode, no_service)
 
@@ -228,7 +235,8 @@ def worlds(policy: str | None, token: str) -> Call[tuple[list[WorldEntry], str]]
         reply = pb.ListWorldsResponse.FromString(data)
         if reply.next_page_token and reply.next_page_token == token:
             raise ValueError("the next page is the same page")
-        return [WorldEntry(w.policy, w.world, w.observations) for w in reply.worlds], reply.next_page_token
+        entries = [WorldEntry(w.policy, w.world, w.observations, _generation(w.generation)) for w in reply.worlds]
+        return entries, reply.next_page_token
 
     request = pb.ListWorldsRequest(policy=policy or "", page_token=token)
     return Call("ListWorlds", request, decode, no_service)
@@ -262,6 +270,7 @@ def _logged(reply: pb.GetDecisionResponse | pb.WatchDecisionsResponse) -> Logged
         struct_to_dict(message.action),
         message.decided_at.ToDatetime(tzinfo=UTC),
         message.caller,
+        _generation(message.generation),
     )
 
 
@@ -304,6 +313,24 @@ def reload_policies() -> Call[Reloaded]:
         return Reloaded(tuple(map(_policy, reply.policies)), tuple(reply.changed))
 
     return Call("ReloadPolicies", pb.ReloadPoliciesRequest(), decode, no_service)
+
+
+def reset_world(policy: str, world: str, generation: int, reason: str) -> Call[WorldReset]:
+    """ResetWorld. An answer that does not name the next generation is malformed.
+
+    :raises ValueError: if `generation` is not positive, or has no form on the wire.
+    """
+    if not 1 <= generation < 2**63:
+        raise ValueError(f"generation counts from 1, {generation!r} is none")
+
+    def decode(data: bytes) -> WorldReset:
+        reply = pb.ResetWorldResponse.FromString(data)
+        if reply.generation != generation + 1:
+            raise ValueError(f"generation {reply.generation} does not follow {generation}")
+        return WorldReset(reply.generation, reply.closed_observations)
+
+    request = pb.ResetWorldRequest(policy=policy, world=world, generation=generation, reason=reason)
+    return Call("ResetWorld", request, decode, no_service)
 
 
 def _policy(message: pb.Policy) -> PolicyInfo:

@@ -21,6 +21,7 @@ from guardrail.client.results import (
     Report,
     Reported,
     WorldEntry,
+    WorldReset,
     WorldState,
     new_observation_id,
 )
@@ -242,6 +243,28 @@ class Client:
         :raises ServiceError: if the call failed.
         """
         return self._run(_shared.validate_policy(document, path))
+
+    def reset_world(
+        self, policy: str, world: str, *, generation: int, reason: str, timeout: float | None = None
+    ) -> WorldReset:
+        """Close the log of a world and start a new one from the prior, with a guarantee of its own.
+
+        Call it again with the same arguments after a failure: the world is reset once.
+
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            generation: the one that is to end, as `world` or `worlds` says.
+            reason: why, for whoever looks at the records later.
+            timeout: seconds, instead of the client's.
+
+        :raises ValueError: if `generation` is not positive.
+        :raises WorldNotFound: if nothing was ever reported on the world.
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises GenerationMismatch: if another generation is the present one.
+        :raises ServiceError: if the call failed otherwise; the world may have been reset all the same.
+        """
+        return self._run(_shared.reset_world(policy, world, generation, reason), timeout)
 
     def reload_policies(self, timeout: float | None = None) -> Reloaded:
         """Make the service read its policy files again, all or none.

@@ -186,7 +186,7 @@ class CatchUp:
             return broken.generation == head.generation
         world = loaded.worlds.get(key[1])
         if world is None:
-            return head.observations == 0
+            return head.observations == 0 and head.generation == 1
         if world.failed:
             return False
         if world.generation == head.generation:
@@ -231,7 +231,7 @@ class CatchUp:
         present = loaded.worlds.get(key[1])
         if present is None or present.failed or _place(present) < (made.head.generation, made.revision):
             loaded.worlds.pop(key[1], None)
-            if made.revision:
+            if made.revision or made.head.generation > 1:
                 self._registry.put(loaded, key[1], made)
             log.info("world_rebuilt", policy=key[0], world=key[1], revision=made.revision)
         return head if made.head.generation == head.generation else made.head
@@ -255,7 +255,7 @@ def _chunk(
 ) -> tuple[list[ObservationRecord], tuple[Rows, npt.NDArray[np.float64]], WorldRecord]:
     """The next observations of a log, encoded, and the log's head as it was afterwards."""
     try:
-        records = list(itertools.islice(store.observations(*key, after=after), CHUNK))
+        records = list(itertools.islice(store.observations(*key, after=after, generation=generation), CHUNK))
         found = _head(store, key)
         if found.generation != generation:
             records = []
@@ -272,7 +272,7 @@ class Restored:
         state: of the oracle.
         revision: number of observations it rests on.
         last_id: id of the last of them; None if there is none.
-        head: of the log that they are from, later.
+        head: of the log that they are from, as it was before it was read.
     """
 
     state: Any
@@ -288,13 +288,12 @@ def restored(judge: Judge, store: Store, key: Key) -> Restored:
     :raises StoreError: if the log cannot be read.
     """
     try:
-        while True:
-            before = _head(store, key)
-            state, revision = restore(judge, store, key[1])
-            last = next(store.observations(*key, after=revision - 1), None) if revision else None
-            found = _head(store, key)
-            if found.generation == before.generation:
-                return Restored(state, revision, None if last is None else last.observation_id, found)
+        head = _head(store, key)
+        generation = head.generation  # the world may be reset meanwhile
+        state, revision = restore(judge, store, key[1], generation=generation)
+        after = store.observations(*key, after=revision - 1, generation=generation)
+        last = next(after, None) if revision else None
+        return Restored(state, revision, None if last is None else last.observation_id, head)
     except (WorldUnavailable, StoreCorrupt) as error:
         raise DoesNotFit(str(error)) from error
 

@@ -145,6 +145,11 @@ class Registry:
             return sorted([*changed, *gone])
 
     @property
+    def changing(self) -> asyncio.Lock:
+        """Held while policies are loaded or a world is reset."""
+        return self._reload_lock
+
+    @property
     def loaded(self) -> bool:
         """True once the policies are loaded."""
         return self._loaded
@@ -184,14 +189,14 @@ class Registry:
         return sum(_state(world) == state for one in loaded for world in list(one.worlds.values()))
 
     def world(self, loaded: LoadedPolicy, world_id: str) -> World:
-        """The world that answers checks for an id; a world without observations stands at the prior.
+        """The world that answers checks for an id; one that was never reported on stands at the prior.
 
         :raises WorldUnavailable: if its log does not fit the policy.
         """
         return self.find_world(loaded, world_id) or loaded.prior
 
     def find_world(self, loaded: LoadedPolicy, world_id: str) -> World | None:
-        """A world that holds observations; None if there is none of that id.
+        """A world that holds observations or was reset; None if there is none of that id.
 
         :raises WorldUnavailable: if its log does not fit the policy.
         """
@@ -310,9 +315,10 @@ class Registry:
         task.add_done_callback(self._tasks.discard)
 
     async def _snapshot(self, world: World) -> None:
+        generation = world.generation
         revision, arrays = await world.dump()
         snapshot = await asyncio.to_thread(
-            make_snapshot, world.judge, world.world_id, revision, arrays, world.generation
+            make_snapshot, world.judge, world.world_id, revision, arrays, generation=generation
         )
         try:
             await self._writer.run(lambda: self._store.save_snapshot(snapshot))

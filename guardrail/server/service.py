@@ -25,9 +25,10 @@ from guardrail.policy import Policy
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
+from guardrail.server.resetting import Resetting
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
-from guardrail.store.base import Appended, NewObservation, Store, WorldRecord
+from guardrail.store.base import Appended, NewObservation, ResetRecord, Store, WorldRecord
 from guardrail.store.decisions import LoggedDecision
 
 ATTEMPTS = 4
@@ -52,6 +53,7 @@ class WorldView:
     world: str
     summary: PosteriorSummary
     guarantee: Guarantee
+    generation: int
 
 
 class Service:
@@ -72,6 +74,7 @@ class Service:
         self._store = store
         self._watchers = watchers
         self._metrics = metrics
+        self._resetting = Resetting(registry, writer, store)
 
     async def check(
         self,
@@ -112,7 +115,7 @@ class Service:
             loaded = self._loaded(policy, revision)
         judge = loaded.judge
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline, expires)
+        bounds, posterior_revision, generation = await self._bounds(loaded, world_id, prepared, deadline, expires)
         if expires is not None and time.monotonic() >= expires:
             raise DeadlinePassed("the caller's deadline passed before a bound was there")
         now = time.time()
@@ -121,8 +124,8 @@ class Service:
             notices += self._following.notices()
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
-            verdict = judge.decide(check, bound, world_id, posterior_revision, notices)
-            decision = LoggedDecision(verdict, context, action, now)
+            verdict = judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
+            decision = LoggedDecision(verdict, context, action, now, generation=generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.decision)
@@ -136,8 +139,8 @@ class Service:
         prepared: Sequence[PreparedCheck],
         deadline: float | None,
         expires: float | None,
-    ) -> tuple[list[HarmBound | None], int]:
-        """Bounds and the revision of their posterior: the current one, where an older one is unsound.
+    ) -> tuple[list[HarmBound | None], int, int]:
+        """Bounds, and revision and generation of their posterior: the current one, where an older one is unsound.
 
         Where others write to the log as well, it is read once the bounds are computed. There is no await between
         the last comparison and the reply, so no outcome is taken up in between. If outcomes keep coming in faster
@@ -150,7 +153,7 @@ class Service:
             asked = self._registry.world(loaded, world_id)
             bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
-                return bounds, revision
+                return bounds, revision, asked.log_generation
             if self._following.shared:
                 await self._registry.catch_up.run(policy, world_id)
             # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
@@ -158,8 +161,8 @@ class Service:
                 world = self._registry.world(loaded, world_id)
                 # Without observations every generation of a world stands at the prior.
                 if world.committed == revision and (world.generation == asked.generation or not revision):
-                    return bounds, revision
-        return [None if bound is None else STALE for bound in bounds], revision
+                    return bounds, revision, world.log_generation
+        return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation
 
     async def report(self, policy: str, world_id: str, reports: Sequence[Report]) -> list[Appended]:
         """Take up outcomes in order; returns once later checks rest on them.
@@ -220,11 +223,21 @@ class Service:
         if world is None:
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
         summary, guarantee = await world.summary()
-        return WorldView(world.judge.policy, world_id, summary, guarantee)
+        return WorldView(world.judge.policy, world_id, summary, guarantee, world.log_generation)
 
     async def worlds(self, policy: str | None) -> list[WorldRecord]:
-        """Worlds that hold observations."""
+        """Worlds that hold observations or were reset."""
         return await asyncio.to_thread(self._store.worlds, policy)
+
+    async def reset(self, policy: str, world_id: str, generation: int, reason: str, caller: str = "") -> ResetRecord:
+        """Close a world's log and start the next one from the prior; repeated, it is answered as before.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises WorldNotFound: if the world never held an observation.
+        :raises GenerationMismatch: if another generation is the present one.
+        :raises StoreError: if the store failed; the log may have been closed all the same.
+        """
+        return await self._resetting.reset(policy, world_id, generation, reason, caller)
 
     async def decision(self, decision_id: str) -> LoggedDecision:
         """One decision of the log.

@@ -20,6 +20,7 @@ import structlog
 
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
 from guardrail.errors import DeadlinePassed, GuardrailError, WorldUnavailable
+from guardrail.generations import in_generation
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
@@ -99,6 +100,11 @@ class World:
         return self._committed
 
     @property
+    def log_generation(self) -> int:
+        """Generation of the log that `revision` counts in: the first, while nothing was ever reported."""
+        return max(self.generation, 1)
+
+    @property
     def failed(self) -> bool:
         """True if the posterior is lost; the log still has everything."""
         return self._failure is not None
@@ -148,7 +154,7 @@ class World:
             another generation: reading the log tells.
         """
         if self._committed == 0 and sequence == 1:
-            self.generation = generation
+            self.generation = max(self.generation, generation)  # what a closed log holds is not taken up late
         if generation != self.generation or self._failure is not None:
             return False
         if sequence == self._committed and self.last_id not in (None, observation_id):
@@ -179,11 +185,12 @@ class World:
         :raises WorldUnavailable: if the posterior is lost.
         """
         self._require_usable()
-        oracle, state = self.judge.oracle, self._posterior.state
+        oracle, state, generation = self.judge.oracle, self._posterior.state, self.log_generation
 
         def look() -> tuple[PosteriorSummary, Guarantee]:
             summary = oracle.summary(state)
-            return summary, NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
+            promise = NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
+            return summary, in_generation(promise, generation)
 
         return await self._aside(look)
 
