@@ -25,6 +25,7 @@ _CODES: tuple[tuple[type[errors.GuardrailError], grpc.StatusCode], ...] = (
     (errors.GenerationMismatch, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.RevisionMismatch, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.PolicyError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.SecurityInvalid, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WorldUnavailable, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.DeviceUnavailable, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.NotServing, grpc.StatusCode.UNAVAILABLE),

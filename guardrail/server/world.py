@@ -151,7 +151,8 @@ class World:
 
         def look() -> tuple[PosteriorSummary, Guarantee]:
             summary = oracle.summary(state)
-            return summary, NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
+            void = summary.refuted or oracle.failed(state)
+            return summary, NO_GUARANTEE if void else self.judge.promised(oracle.guarantee)
 
         return await self._aside(look)
 
