@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,6 +20,8 @@ from guardrail.errors import NotServing
 from guardrail.server import contract
 from guardrail.server.kernel import KernelThread
 from guardrail.server.registry import Registry
+from guardrail.server.security.gate import Gate
+from guardrail.server.security.start import secure
 from guardrail.server.service import Service
 from guardrail.server.servicer import Servicer, generic_handler
 from guardrail.server.settings import ServerSettings
@@ -51,10 +55,12 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
 
     Health answers NOT_SERVING from the first moment until policies are compiled and worlds restored.
 
+    :raises SecurityInvalid: if the security settings are partial, or a file that they name is wrong.
     :raises PolicyError: if a policy is wrong.
     :raises StoreError: if the store cannot be opened.
     :raises NotServing: if the address cannot be bound.
     """
+    security = await asyncio.to_thread(secure, settings)
     configure_jax(settings.compilation_cache or settings.store.parent / "kernels")
     async with contextlib.AsyncExitStack() as stack:
         settings.store.parent.mkdir(parents=True, exist_ok=True)
@@ -71,12 +77,13 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         registry = Registry(settings, store, writer, kernel)
         stack.push_async_callback(registry.close)
         watchers = Watchers(settings.max_watchers)
-        servicer = Servicer(Service(registry, writer, store, watchers))
+        servicer = Servicer(Service(registry, writer, store, watchers), security.gate)
 
         checks = health.aio.HealthServicer()
-        server, port = await _listen(settings, servicer, checks)
+        server, port = await _listen(settings, servicer, checks, security.credentials)
         stack.push_async_callback(_drain, server, checks, watchers, settings.drain_seconds)
         await registry.load()
+        stack.enter_context(_reread_on_hangup(security.gate))
         await _announce(checks, _SERVING)
         log.info("serving", port=port, policies=[p.name for p in registry.policies()])
         yield port
@@ -101,7 +108,10 @@ async def serve(settings: ServerSettings, *, started: Any = None) -> None:
 
 
 async def _listen(
-    settings: ServerSettings, servicer: Servicer, checks: health.aio.HealthServicer
+    settings: ServerSettings,
+    servicer: Servicer,
+    checks: health.aio.HealthServicer,
+    credentials: grpc.ServerCredentials | None,
 ) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(
         options=(
@@ -111,15 +121,39 @@ async def _listen(
     )
     server.add_generic_rpc_handlers((generic_handler(servicer),))
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    names = (contract.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server, pool=contract.POOL)
+    if settings.reflection:
+        names = (contract.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, pool=contract.POOL)
     await _announce(checks, _NOT_SERVING)
     try:
-        port = server.add_insecure_port(settings.listen)
+        if credentials is None:
+            port = server.add_insecure_port(settings.listen)
+        else:
+            port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError as error:
         raise NotServing(f"cannot listen on {settings.listen}: {error}") from error
     await server.start()
     return server, port
+
+
+@contextlib.contextmanager
+def _reread_on_hangup(gate: Gate) -> Iterator[None]:
+    """Read the callers file again on SIGHUP, where this process' signals are its own to handle."""
+    loop, running = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    def reread() -> None:
+        task = loop.create_task(gate.reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop.add_signal_handler(signal.SIGHUP, reread)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 async def _announce(checks: health.aio.HealthServicer, status: Any) -> None:

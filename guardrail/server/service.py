@@ -12,6 +12,7 @@ from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, Poster
 from guardrail.errors import (
     DecisionNotFound,
     InvalidInput,
+    PermissionDenied,
     ReportConflict,
     RevisionMismatch,
     WorldNotFound,
@@ -21,6 +22,7 @@ from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
 from guardrail.server.registry import LoadedPolicy, Registry
+from guardrail.server.security.grants import ANYONE, Caller
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, Store, WorldRecord
@@ -67,6 +69,7 @@ class Service:
         actions: Sequence[JsonObject],
         revision: str = "",
         deadline: float | None = None,
+        caller: Caller = ANYONE,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
 
@@ -77,6 +80,7 @@ class Service:
             actions: each action's fields.
             revision: of the policy, if the caller insists on one.
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
+            caller: who asks.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
@@ -95,7 +99,7 @@ class Service:
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
             verdict = judge.decide(check, bound, world_id, posterior_revision)
-            decision = LoggedDecision(verdict, context, action, now)
+            decision = LoggedDecision(verdict, context, action, now, caller.name)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             verdicts.append(verdict)
@@ -119,10 +123,13 @@ class Service:
                 return bounds, revision
         return [None if bound is None else STALE for bound in bounds], revision
 
-    async def report(self, policy: str, world_id: str, reports: Sequence[Report]) -> list[Appended]:
+    async def report(
+        self, policy: str, world_id: str, reports: Sequence[Report], caller: Caller = ANYONE
+    ) -> list[Appended]:
         """Take up outcomes in order; returns once later checks rest on them.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises PermissionDenied: SELF_REPORT if the caller may act in the world too, and the policy forbids that.
         :raises InvalidInput: if any report does not fit the policy; none was taken up.
         :raises ReportConflict: if an id was used before with other content; the other reports count.
         :raises LimitExceeded: if too many reports wait, or there are too many worlds.
@@ -130,6 +137,7 @@ class Service:
         :raises WorldUnavailable: if the world's posterior is lost; they may have been committed.
         """
         loaded = await self._open_for_reports(policy)
+        _require_no_self_report(loaded.judge.policy, world_id, caller)
         # From here to the append there is no await, so a reload cannot come in between.
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
@@ -169,18 +177,18 @@ class Service:
         """Worlds that hold observations."""
         return await asyncio.to_thread(self._store.worlds, policy)
 
-    async def decision(self, decision_id: str) -> LoggedDecision:
+    async def decision(self, decision_id: str, caller: Caller = ANYONE) -> LoggedDecision:
         """One decision of the log.
 
-        :raises DecisionNotFound: if there is none of that id.
+        :raises DecisionNotFound: if there is none of that id, or none that the caller may see.
         """
-        waiting = self._writer.unwritten(decision_id)
-        if waiting is not None:
-            return waiting
-        record = await asyncio.to_thread(self._store.decision, decision_id)
-        if record is None:
+        found = self._writer.unwritten(decision_id)
+        if found is None:
+            record = await asyncio.to_thread(self._store.decision, decision_id)
+            found = None if record is None else LoggedDecision.from_record(record)
+        if found is None or not caller.sees("GetDecision", found.verdict.policy, found.verdict.world):
             raise DecisionNotFound(f"no decision {decision_id!r} is in the log")
-        return LoggedDecision.from_record(record)
+        return found
 
     def watch(self, policy: str, world_id: str) -> AsyncIterator[LoggedDecision]:
         """Decisions from now on; empty strings match everything.
@@ -228,6 +236,18 @@ class Service:
             await loaded.reporting.wait()
             loaded = self._registry.policy(policy)
         return loaded
+
+
+def _require_no_self_report(policy: Policy, world_id: str, caller: Caller) -> None:
+    """Keep an agent from reporting where it acts. Its rights count: it could report under any observation id."""
+    if caller is ANYONE or policy.spec.reporting.self_report:
+        return
+    if caller.may("CheckAction", policy.name, world_id):
+        raise PermissionDenied(
+            f"{caller.name} acts in world {world_id!r} of policy {policy.name!r}, so it may not report there: let "
+            "another caller report, or have the policy say reporting: {self_report: true}",
+            "SELF_REPORT",
+        )
 
 
 def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:

@@ -17,6 +17,8 @@ from guardrail.domain import Decision, JsonValue
 from guardrail.errors import GuardrailError, InvalidInput, PolicyError
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
+from guardrail.server.security.gate import Gate
+from guardrail.server.security.grants import Caller
 from guardrail.server.service import Report, Service, WorldView
 from guardrail.server.status import abort, abort_with
 from guardrail.store.base import Appended
@@ -40,15 +42,19 @@ M = TypeVar("M")
 
 
 def unary(
-    method: Callable[[Servicer, Any, Context], Awaitable[M]],
+    method: Callable[[Servicer, Any, Context, Caller], Awaitable[M]],
 ) -> Callable[[Servicer, bytes, Context], Awaitable[M]]:
-    """Parse the request, check it against the contract, and turn every error into a status."""
+    """Let the caller in, parse its request, check it, and turn every error into a status."""
     request_class = contract.request_class(f"{method.__name__}Request")
+
+    rpc = method.__name__
 
     @functools.wraps(method)
     async def call(self: Servicer, data: bytes, context: Context) -> M:
         try:
-            return await method(self, await _parse(request_class, data, context), context)
+            caller = self._gate.enter(rpc, context)
+            request = await self._admit(caller, rpc, request_class, data, context)
+            return await method(self, request, context, caller)
         except GuardrailError as error:
             await abort_with(context, error)
         except (asyncio.CancelledError, grpc.aio.AbortError):
@@ -60,18 +66,6 @@ def unary(
     return call
 
 
-async def _parse(request_class: type[Message], data: bytes, context: Context) -> Any:
-    try:
-        request = request_class.FromString(data)
-    except DecodeError:
-        message = f"the bytes are no {request_class.DESCRIPTOR.full_name}"
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message)
-    violations = contract.validate(request)
-    if violations:
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "; ".join(violations))
-    return request
-
-
 def _search_deadline(context: Context) -> float | None:
     """When a search must end so that its answer still reaches the caller; None if the caller waits for ever."""
     remaining = context.time_remaining()
@@ -81,11 +75,27 @@ def _search_deadline(context: Context) -> float | None:
 class Servicer:
     """The RPCs of `guardrail.v1.GuardrailService`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, gate: Gate) -> None:
         self._service = service
+        self._gate = gate
+
+    async def _admit(
+        self, caller: Caller, rpc: str, request_class: type[Message], data: bytes, context: Context
+    ) -> Any:
+        """Parse a request; whether the caller may make it comes before whether it is right."""
+        try:
+            request = request_class.FromString(data)
+        except DecodeError:
+            message = f"the bytes are no {request_class.DESCRIPTOR.full_name}"
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message)
+        self._gate.permit(caller, rpc, request)
+        violations = contract.validate(request)
+        if violations:
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "; ".join(violations))
+        return request
 
     @unary
-    async def CheckAction(self, request: Any, context: Context) -> pb.CheckActionResponse:
+    async def CheckAction(self, request: Any, context: Context, caller: Caller) -> pb.CheckActionResponse:
         verdicts = await self._service.check(
             request.policy,
             request.world,
@@ -93,11 +103,12 @@ class Servicer:
             [struct_to_dict(request.action)],
             request.policy_revision,
             _search_deadline(context),
+            caller,
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
     @unary
-    async def CheckActions(self, request: Any, context: Context) -> pb.CheckActionsResponse:
+    async def CheckActions(self, request: Any, context: Context, caller: Caller) -> pb.CheckActionsResponse:
         actions = [struct_to_dict(action) for action in request.actions]
         verdicts = await self._service.check(
             request.policy,
@@ -106,6 +117,7 @@ class Servicer:
             actions,
             request.policy_revision,
             _search_deadline(context),
+            caller,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(
@@ -114,23 +126,24 @@ class Servicer:
         )
 
     @unary
-    async def ReportOutcome(self, request: Any, context: Context) -> pb.ReportOutcomeResponse:
-        results = await self._service.report(request.policy, request.world, [_report(request.report)])
+    async def ReportOutcome(self, request: Any, context: Context, caller: Caller) -> pb.ReportOutcomeResponse:
+        results = await self._service.report(request.policy, request.world, [_report(request.report)], caller)
         return pb.ReportOutcomeResponse(result=_result(results[0]))
 
     @unary
-    async def ReportOutcomes(self, request: Any, context: Context) -> pb.ReportOutcomesResponse:
+    async def ReportOutcomes(self, request: Any, context: Context, caller: Caller) -> pb.ReportOutcomesResponse:
         reports = [_report(report) for report in request.reports]
-        results = await self._service.report(request.policy, request.world, reports)
+        results = await self._service.report(request.policy, request.world, reports, caller)
         return pb.ReportOutcomesResponse(results=map(_result, results))
 
     @unary
-    async def GetWorld(self, request: Any, context: Context) -> pb.GetWorldResponse:
+    async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
         return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
 
     @unary
-    async def ListWorlds(self, request: Any, context: Context) -> pb.ListWorldsResponse:
-        records = await self._service.worlds(request.policy or None)
+    async def ListWorlds(self, request: Any, context: Context, caller: Caller) -> pb.ListWorldsResponse:
+        found = await self._service.worlds(request.policy or None)
+        records = [record for record in found if caller.sees("ListWorlds", record.policy, record.world)]
         after = _page_start(request.page_token)
         rest = [r for r in records if after is None or (r.policy, r.world) > after]
         page = rest[: request.page_size or 100]
@@ -139,32 +152,39 @@ class Servicer:
         return pb.ListWorldsResponse(worlds=entries, next_page_token=token)
 
     @unary
-    async def GetDecision(self, request: Any, context: Context) -> pb.GetDecisionResponse:
-        return pb.GetDecisionResponse(decision=_decision(await self._service.decision(request.decision_id)))
+    async def GetDecision(self, request: Any, context: Context, caller: Caller) -> pb.GetDecisionResponse:
+        decision = await self._service.decision(request.decision_id, caller)
+        return pb.GetDecisionResponse(decision=_decision(decision))
 
     async def WatchDecisions(self, data: bytes, context: Context) -> AsyncIterator[pb.WatchDecisionsResponse]:
-        request = await _parse(contract.request_class("WatchDecisionsRequest"), data, context)
-        # Headers tell the caller that decisions from here on reach it.
-        await context.send_initial_metadata(())
         try:
+            caller = self._gate.enter("WatchDecisions", context)
+            request_class = contract.request_class("WatchDecisionsRequest")
+            request = await self._admit(caller, "WatchDecisions", request_class, data, context)
+            # Headers tell the caller that decisions from here on reach it.
+            await context.send_initial_metadata(())
             async for decision in self._service.watch(request.policy, request.world):
-                yield pb.WatchDecisionsResponse(decision=_decision(decision))
+                # Asked again each time: a stream outlives its caller's token, key and grants.
+                caller = self._gate.caller(context)
+                caller.require_role("WatchDecisions")
+                if caller.sees("WatchDecisions", decision.verdict.policy, decision.verdict.world):
+                    yield pb.WatchDecisionsResponse(decision=_decision(decision))
         except GuardrailError as error:
             await abort_with(context, error)
 
     @unary
-    async def ListPolicies(self, request: Any, context: Context) -> pb.ListPoliciesResponse:
-        return pb.ListPoliciesResponse(policies=map(_policy, self._service.policies()))
+    async def ListPolicies(self, request: Any, context: Context, caller: Caller) -> pb.ListPoliciesResponse:
+        return pb.ListPoliciesResponse(policies=map(_policy, self._seen(caller)))
 
     @unary
-    async def GetPolicy(self, request: Any, context: Context) -> pb.GetPolicyResponse:
+    async def GetPolicy(self, request: Any, context: Context, caller: Caller) -> pb.GetPolicyResponse:
         policy = self._service.policy(request.name)
         answer = _policy(policy)
         answer.document = policy.document
         return pb.GetPolicyResponse(policy=answer)
 
     @unary
-    async def ValidatePolicy(self, request: Any, context: Context) -> pb.ValidatePolicyResponse:
+    async def ValidatePolicy(self, request: Any, context: Context, caller: Caller) -> pb.ValidatePolicyResponse:
         try:
             policy = await asyncio.to_thread(parse_policy, request.document)
         except PolicyError as error:
@@ -173,9 +193,14 @@ class Servicer:
         return pb.ValidatePolicyResponse(revision=policy.revision)
 
     @unary
-    async def ReloadPolicies(self, request: Any, context: Context) -> pb.ReloadPoliciesResponse:
+    async def ReloadPolicies(self, request: Any, context: Context, caller: Caller) -> pb.ReloadPoliciesResponse:
+        use_callers = await self._gate.read_again()
         changed = await self._service.reload()
+        use_callers()
         return pb.ReloadPoliciesResponse(policies=map(_policy, self._service.policies()), changed=changed)
+
+    def _seen(self, caller: Caller) -> list[Policy]:
+        return [policy for policy in self._service.policies() if caller.sees("ListPolicies", policy.name)]
 
 
 def generic_handler(servicer: Servicer) -> grpc.GenericRpcHandler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class ServerSettings(BaseModel):
-    """Settings of one server process.
+    """Settings of one server process. Whether they are safe together is for `security.start` to say.
 
-    :raises pydantic.ValidationError: if a value is out of range or the address is not loopback.
+    :raises pydantic.ValidationError: if a value is out of range.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one; loopback only")
+    listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one")
     policies: tuple[Path, ...] = Field(description="policy files, or folders searched for */policy.yaml")
     store: Path = Field(description="SQLite database file, made when missing")
     device: Literal["cpu", "gpu"] = Field("cpu", description="what enumerated classes are computed on")
@@ -31,18 +30,18 @@ class ServerSettings(BaseModel):
     drain_seconds: Annotated[float, Field(ge=0, le=3_600)] = Field(10.0, description="grace for requests at shutdown")
     compilation_cache: Path | None = Field(None, description="folder for compiled kernels; beside the store if unset")
 
+    tls_certificate: Path | None = Field(None, description="the server's certificate chain, PEM; plaintext if unset")
+    tls_key: Path | None = Field(None, description="its private key, PEM")
+    client_ca: Path | None = Field(None, description="who signs client certificates, PEM; none are asked for if unset")
+    callers: Path | None = Field(None, description="who may do what; everybody may do everything if unset")
+    reflection: bool = Field(False, description="whether the contract can be asked for over gRPC reflection")
+
     @field_validator("listen")
     @classmethod
-    def _loopback_only(cls, listen: str) -> str:
+    def _host_and_port(cls, listen: str) -> str:
         host, separator, port = listen.rpartition(":")
         if not separator or not port.isdigit() or int(port) > 65_535:
             raise ValueError(f"listen address {listen!r} is not host:port")
-        name = host.strip("[]")
-        try:
-            loopback = name == "localhost" or ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            # The service has no authentication, so nobody beyond this machine may reach it.
-            raise ValueError(f"the service listens on loopback only (127.0.0.1, ::1, localhost), not on {host!r}")
+        if not host:
+            raise ValueError(f"listen address {listen!r} has no host; 0.0.0.0 stands for all of this machine's")
         return listen
