@@ -18,12 +18,15 @@ from grpc_reflection.v1alpha import reflection
 
 from guardrail.errors import NotServing
 from guardrail.server import contract
+from guardrail.server.exposition import Exposition
+from guardrail.server.gauges import read_gauges
 from guardrail.server.kernel import KernelThread
+from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
 from guardrail.server.security.gate import Gate
 from guardrail.server.security.start import secure
 from guardrail.server.service import Service
-from guardrail.server.servicer import Servicer, generic_handler
+from guardrail.server.servicer import Servicer, UnknownMethods, generic_handler
 from guardrail.server.settings import ServerSettings
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
@@ -63,21 +66,28 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
     security = await asyncio.to_thread(secure, settings)
     configure_jax(settings.compilation_cache or settings.store.parent / "kernels")
     async with contextlib.AsyncExitStack() as stack:
+        metrics = Metrics()
+        if settings.metrics_listen is not None:
+            exposition = Exposition(settings.metrics_listen, metrics.registry)
+            stack.push_async_callback(asyncio.to_thread, exposition.close)
+            log.info("metrics", port=exposition.port)
         settings.store.parent.mkdir(parents=True, exist_ok=True)
         store = await asyncio.to_thread(open_store, settings.store)
         stack.callback(store.close)
         writer = Writer(
             store,
+            metrics,
             max_waiting_reports=settings.max_waiting_reports,
             max_unwritten_decisions=settings.max_unwritten_decisions,
         )
         stack.push_async_callback(asyncio.to_thread, writer.close)
         kernel = KernelThread()
         stack.push_async_callback(asyncio.to_thread, kernel.close)
-        registry = Registry(settings, store, writer, kernel)
+        registry = Registry(settings, store, writer, kernel, metrics)
         stack.push_async_callback(registry.close)
         watchers = Watchers(settings.max_watchers)
-        servicer = Servicer(Service(registry, writer, store, watchers), security.gate)
+        servicer = Servicer(Service(registry, writer, store, watchers, metrics), security.gate, metrics)
+        read_gauges(metrics, registry, writer, watchers)
 
         checks = health.aio.HealthServicer()
         server, port = await _listen(settings, servicer, checks, security.credentials)
@@ -124,6 +134,7 @@ async def _listen(
     if settings.reflection:
         names = (contract.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, pool=contract.POOL)
+    server.add_generic_rpc_handlers((UnknownMethods(servicer.metrics),))  # the last one is asked last
     await _announce(checks, _NOT_SERVING)
     try:
         if credentials is None:

@@ -11,6 +11,7 @@ from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
     DecisionNotFound,
+    GuardrailError,
     InvalidInput,
     PermissionDenied,
     ReportConflict,
@@ -21,6 +22,7 @@ from guardrail.errors import (
 from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
+from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.security.grants import ANYONE, Caller
 from guardrail.server.watchers import Watchers
@@ -55,11 +57,12 @@ class WorldView:
 class Service:
     """Checks, reports and reads. Call it from the event loop only."""
 
-    def __init__(self, registry: Registry, writer: Writer, store: Store, watchers: Watchers) -> None:
+    def __init__(self, registry: Registry, writer: Writer, store: Store, watchers: Watchers, metrics: Metrics) -> None:
         self._registry = registry
         self._writer = writer
         self._store = store
         self._watchers = watchers
+        self._metrics = metrics
 
     async def check(
         self,
@@ -102,6 +105,7 @@ class Service:
             decision = LoggedDecision(verdict, context, action, now, caller.name)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
+            self._metrics.verdict(policy, verdict.decision)
             verdicts.append(verdict)
         return verdicts
 
@@ -137,10 +141,20 @@ class Service:
         :raises WorldUnavailable: if the world's posterior is lost; they may have been committed.
         """
         loaded = await self._open_for_reports(policy)
-        _require_no_self_report(loaded.judge.policy, world_id, caller)
+        try:
+            _require_no_self_report(loaded.judge.policy, world_id, caller)
+            return await self._take_up(loaded, world_id, reports)
+        except ReportConflict:
+            raise
+        except GuardrailError:
+            self._metrics.reported(policy, "refused", len(reports))
+            raise
+
+    async def _take_up(self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report]) -> list[Appended]:
         # From here to the append there is no await, so a reload cannot come in between.
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
+        policy = loaded.judge.policy.name
         new = [_new_observation(policy, world_id, report) for report in reports]
 
         def take_up(results: Sequence[Appended]) -> None:
@@ -154,6 +168,9 @@ class Service:
         commit.add_done_callback(loaded.in_flight.discard)
         results = await asyncio.shield(commit)
         await self._require_taken_up(loaded, world_id, results)
+        for result in results:
+            kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"
+            self._metrics.reported(policy, kind)
         conflicts = [r.observation_id for r, a in zip(reports, results, strict=True) if a.conflict]
         if conflicts:
             raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -14,13 +14,15 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from guardrail.domain import Decision, JsonValue
-from guardrail.errors import GuardrailError, InvalidInput, PolicyError
+from guardrail.errors import GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
+from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
+from guardrail.server.reasons import INTERNAL
 from guardrail.server.security.gate import Gate
 from guardrail.server.security.grants import Caller
 from guardrail.server.service import Report, Service, WorldView
-from guardrail.server.status import abort, abort_with
+from guardrail.server.status import DEFECT, abort, abort_with
 from guardrail.store.base import Appended
 from guardrail.store.decisions import LoggedDecision
 from guardrail.v1 import guardrail_pb2 as pb
@@ -37,6 +39,8 @@ log = structlog.get_logger()
 SHARE_FOR_THE_REPLY = 0.2
 """Of the time that a caller gives, what a search leaves for the answer's way back."""
 
+CHECKS: Final = frozenset({"CheckAction", "CheckActions"})
+
 Context = grpc.aio.ServicerContext[Any, Any]
 M = TypeVar("M")
 
@@ -45,25 +49,46 @@ def unary(
     method: Callable[[Servicer, Any, Context, Caller], Awaitable[M]],
 ) -> Callable[[Servicer, bytes, Context], Awaitable[M]]:
     """Let the caller in, parse its request, check it, and turn every error into a status."""
-    request_class = contract.request_class(f"{method.__name__}Request")
-
-    rpc = method.__name__
+    name = method.__name__
+    request_class = contract.request_class(f"{name}Request")
+    is_check = name in CHECKS
 
     @functools.wraps(method)
     async def call(self: Servicer, data: bytes, context: Context) -> M:
+        started = time.perf_counter()
         try:
-            caller = self._gate.enter(rpc, context)
-            request = await self._admit(caller, rpc, request_class, data, context)
-            return await method(self, request, context, caller)
-        except GuardrailError as error:
-            await abort_with(context, error)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
+            caller = self._gate.enter(name, context)
+            reply = await method(self, self._admit(caller, name, request_class, data), context, caller)
+        except asyncio.CancelledError:
+            if is_check:
+                self.metrics.no_verdict(_why_gone(context))
             raise
-        except Exception:
-            log.exception("request_failed", method=method.__name__)
-            await abort(context, grpc.StatusCode.INTERNAL, "INTERNAL", "internal error; the server's log has it")
+        except Exception as error:  # noqa: BLE001  (each becomes a status)
+            await refuse(self.metrics, context, name, error)
+        self.metrics.answered(name, time.perf_counter() - started)
+        return reply
 
     return call
+
+
+async def refuse(metrics: Metrics, context: Context, method: str, error: Exception) -> NoReturn:
+    """End a call with the status of an error, and count it. Every status other than OK comes from here."""
+    known = error if isinstance(error, GuardrailError) else None
+    reason = INTERNAL if known is None else known.reason
+    metrics.refused(reason)
+    if isinstance(error, Unauthenticated):
+        metrics.authentication_failed(reason)
+    if method in CHECKS:
+        metrics.no_verdict(reason)
+    if known is not None:
+        await abort_with(context, known)
+    log.error("request_failed", method=method, exc_info=error)
+    await abort(context, INTERNAL, DEFECT)
+
+
+def _why_gone(context: Context) -> str:
+    remaining = context.time_remaining()
+    return CANCELLED if remaining is None or remaining > 0 else DEADLINE_EXCEEDED
 
 
 def _search_deadline(context: Context) -> float | None:
@@ -75,23 +100,21 @@ def _search_deadline(context: Context) -> float | None:
 class Servicer:
     """The RPCs of `guardrail.v1.GuardrailService`."""
 
-    def __init__(self, service: Service, gate: Gate) -> None:
+    def __init__(self, service: Service, gate: Gate, metrics: Metrics) -> None:
         self._service = service
         self._gate = gate
+        self.metrics = metrics
 
-    async def _admit(
-        self, caller: Caller, rpc: str, request_class: type[Message], data: bytes, context: Context
-    ) -> Any:
+    def _admit(self, caller: Caller, name: str, request_class: type[Message], data: bytes) -> Any:
         """Parse a request; whether the caller may make it comes before whether it is right."""
         try:
             request = request_class.FromString(data)
-        except DecodeError:
-            message = f"the bytes are no {request_class.DESCRIPTOR.full_name}"
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message)
-        self._gate.permit(caller, rpc, request)
+        except DecodeError as error:
+            raise InvalidInput(f"the bytes are no {request_class.DESCRIPTOR.full_name}", "INVALID_REQUEST") from error
+        self._gate.permit(caller, name, request)
         violations = contract.validate(request)
         if violations:
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "; ".join(violations))
+            raise InvalidInput("; ".join(violations), "INVALID_REQUEST")
         return request
 
     @unary
@@ -158,9 +181,9 @@ class Servicer:
 
     async def WatchDecisions(self, data: bytes, context: Context) -> AsyncIterator[pb.WatchDecisionsResponse]:
         try:
-            caller = self._gate.enter("WatchDecisions", context)
-            request_class = contract.request_class("WatchDecisionsRequest")
-            request = await self._admit(caller, "WatchDecisions", request_class, data, context)
+            name = "WatchDecisions"
+            caller = self._gate.enter(name, context)
+            request = self._admit(caller, name, contract.request_class("WatchDecisionsRequest"), data)
             # Headers tell the caller that decisions from here on reach it.
             await context.send_initial_metadata(())
             async for decision in self._service.watch(request.policy, request.world):
@@ -170,7 +193,7 @@ class Servicer:
                 if caller.sees("WatchDecisions", decision.verdict.policy, decision.verdict.world):
                     yield pb.WatchDecisionsResponse(decision=_decision(decision))
         except GuardrailError as error:
-            await abort_with(context, error)
+            await refuse(self.metrics, context, "WatchDecisions", error)
 
     @unary
     async def ListPolicies(self, request: Any, context: Context, caller: Caller) -> pb.ListPoliciesResponse:
@@ -201,6 +224,22 @@ class Servicer:
 
     def _seen(self, caller: Caller) -> list[Policy]:
         return [policy for policy in self._service.policies() if caller.sees("ListPolicies", policy.name)]
+
+
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Answers what no other handler does, so that this, too, has a reason."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        method = str(handler_call_details.method)[:200]
+
+        async def answer(requests: Any, context: Context) -> None:
+            self._metrics.refused("METHOD_UNKNOWN")
+            await abort(context, "METHOD_UNKNOWN", f"this service has no method {method}")
+
+        return grpc.stream_stream_rpc_method_handler(answer)
 
 
 def generic_handler(servicer: Servicer) -> grpc.GenericRpcHandler:

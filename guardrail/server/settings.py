@@ -17,6 +17,9 @@ class ServerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one")
+    metrics_listen: str | None = Field(
+        None, description="host:port for `GET /metrics` over plain HTTP; port 0 picks a free one; off if unset"
+    )
     policies: tuple[Path, ...] = Field(description="policy files, or folders searched for */policy.yaml")
     store: Path = Field(description="SQLite database file, made when missing")
     device: Literal["cpu", "gpu"] = Field("cpu", description="what enumerated classes are computed on")
@@ -39,9 +42,19 @@ class ServerSettings(BaseModel):
     @field_validator("listen")
     @classmethod
     def _host_and_port(cls, listen: str) -> str:
-        host, separator, port = listen.rpartition(":")
-        if not separator or not port.isdigit() or int(port) > 65_535:
-            raise ValueError(f"listen address {listen!r} is not host:port")
-        if not host:
-            raise ValueError(f"listen address {listen!r} has no host; 0.0.0.0 stands for all of this machine's")
+        _host(listen)
         return listen
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _an_address(cls, listen: str | None) -> str | None:
+        if listen is not None:
+            _host(listen)
+        return listen
+
+
+def _host(listen: str) -> str:
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ValueError(f"listen address {listen!r} is not host:port")
+    return host

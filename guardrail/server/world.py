@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import structlog
 
-from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary
+from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
 from guardrail.errors import LimitExceeded, WorldUnavailable
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
 from guardrail.server.kernel import KernelThread, T
+from guardrail.server.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -59,6 +61,7 @@ class World:
         revision: int,
         *,
         kernel: KernelThread,
+        metrics: Metrics,
         max_waiting: int,
         on_advance: Callable[[World], None],
     ) -> None:
@@ -68,12 +71,14 @@ class World:
         self._posterior = _Posterior(state, revision)
         self._committed = revision
         self._kernel = kernel
+        self._metrics = metrics
         self._max_waiting = max_waiting
         self._on_advance = on_advance
         self._loop = asyncio.get_running_loop()
         self._checks: deque[_WaitingCheck] = deque()
         self._observations: deque[_CommittedObservation] = deque()
         self._draining = False
+        self._refuted = False
         self._failure: str | None = None
 
     @property
@@ -90,6 +95,16 @@ class World:
     def failed(self) -> bool:
         """True if the posterior is lost; the log still has everything."""
         return self._failure is not None
+
+    @property
+    def refuted(self) -> bool:
+        """True if its last check found that the data refute the whole class."""
+        return self._refuted
+
+    @property
+    def waiting(self) -> int:
+        """Number of checks that wait for a kernel call."""
+        return len(self._checks)
 
     async def bounds(
         self, prepared: Sequence[PreparedCheck], deadline: float | None = None
@@ -192,6 +207,7 @@ class World:
         return taken
 
     def _drain(self, observations: list[_CommittedObservation], checks: list[_WaitingCheck]) -> None:
+        started = time.perf_counter()
         posterior, error = self._posterior, None
         answers: list[list[HarmBound | None]] = []
         try:
@@ -199,7 +215,9 @@ class World:
             answers = self._bound(posterior, checks)
         except Exception as caught:
             log.exception("kernel_failed", world=self.world_id, policy=self.judge.policy.name)
+            self._metrics.kernel_failed()
             error = caught
+        self._metrics.kernel_call(time.perf_counter() - started, len(checks))
         self._loop.call_soon_threadsafe(self._deliver, posterior, observations, checks, answers, error)
 
     def _observe(self, posterior: _Posterior, observations: list[_CommittedObservation]) -> _Posterior:
@@ -232,6 +250,7 @@ class World:
             self._fail(f"the posterior could not take up an observation ({type(error).__name__})")
         advanced = posterior.revision > self._posterior.revision
         self._posterior = posterior
+        self._refuted = _find_refuted(answers, self._refuted)
         unavailable = None if error is None else WorldUnavailable("the harm bound could not be computed")
         for position, check in enumerate(checks):
             if unavailable is not None:
@@ -251,6 +270,13 @@ class World:
             _settle(check.future, None, WorldUnavailable(why))
         self._checks.clear()
         self._observations.clear()
+
+
+def _find_refuted(answers: list[list[HarmBound | None]], before: bool) -> bool:
+    for bound in answers[-1] if answers else ():
+        if bound is not None:
+            return bound.failure is not None and bound.failure.code is ReasonCode.CLASS_REFUTED
+    return before
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import structlog
 
 from guardrail.errors import DecisionLogUnavailable, GuardrailError, LimitExceeded, StoreError
+from guardrail.server.metrics import Metrics
 from guardrail.store.base import Appended, NewObservation, Store
 from guardrail.store.decisions import LoggedDecision
 
@@ -55,8 +56,11 @@ class _Queues:
 class Writer:
     """Serialises every write. Call it from the event loop only."""
 
-    def __init__(self, store: Store, *, max_waiting_reports: int, max_unwritten_decisions: int) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, *, max_waiting_reports: int, max_unwritten_decisions: int
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self._max_reports = max_waiting_reports
         self._max_decisions = max_unwritten_decisions
         self._loop = asyncio.get_running_loop()
@@ -68,6 +72,21 @@ class Writer:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="guardrail-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def log_failure(self) -> str | None:
+        """Why decisions cannot be written; None if they can."""
+        return self._log_failure
+
+    @property
+    def waiting_reports(self) -> int:
+        """Number of reports that wait for their commit."""
+        return self._waiting_reports
+
+    @property
+    def unwritten_decisions(self) -> int:
+        """Number of decisions that are not durable yet."""
+        return len(self._queues.decisions)
 
     def append(
         self, observations: Sequence[NewObservation], on_commit: Callable[[list[Appended]], None]
@@ -169,6 +188,7 @@ class Writer:
         try:
             results = self._store.append_observations([o for a in appends for o in a.observations])
         except Exception as error:
+            self._metrics.report_commit_failed()
             log.exception("observations_not_written", observations=sum(len(a.observations) for a in appends))
             failure = error if isinstance(error, GuardrailError) else StoreError("the observation log failed")
             self._loop.call_soon_threadsafe(self._report_failure, appends, failure)
@@ -206,12 +226,14 @@ class Writer:
         try:
             self._store.append_decisions([d.to_record() for d in batch])
         except Exception as error:
+            self._metrics.decision_write_failed()
             if self._log_failure is None:
                 log.exception("decision_log_failed", waiting=len(self._queues.decisions))
             self._log_failure = str(error) if isinstance(error, GuardrailError) else type(error).__name__
             return False
         for _ in batch:
             self._queues.decisions.popleft()
+        self._metrics.decisions_written(len(batch))
         if self._log_failure is not None:
             log.info("decision_log_recovered")
         self._log_failure = None
