@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import guardrail
-from guardrail.cli import check, decision, policy, replay, report, serve, worlds
+from guardrail.cli import callers, check, decision, keys, policy, replay, report, serve, worlds
 
 app = typer.Typer(
     name="guardrail",
@@ -42,3 +42,5 @@ worlds.add_to(app)
 decision.add_to(app)
 replay.add_to(app)
 app.add_typer(policy.app, name="policy")
+app.add_typer(callers.app, name="callers")
+app.add_typer(keys.app, name="keys")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_DEADLINE,
     DEFAULT_TARGET,
@@ -26,6 +27,7 @@ from guardrail.records import verdict_to_dict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from guardrail.client.sync import Client
     from guardrail.domain import Verdict
 
 
@@ -44,6 +46,10 @@ def check(
     ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask whether an action may be carried out. Changes no belief.
@@ -62,7 +68,8 @@ def check(
         elif policy is None or world is None:
             raise typer.BadParameter("give --policy and --world, or --policy-file")
         else:
-            verdicts = _ask(target, deadline, policy, world, asked_context, asked_actions)
+            with connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
+                verdicts = _ask(client, policy, world, asked_context, asked_actions)
     accepted = sorted((i for i, v in enumerate(verdicts) if v.accepted), key=lambda i: verdicts[i].harm_bound)
     if as_json and actions is None:
         emit(verdict_to_dict(verdicts[0]))
@@ -93,14 +100,11 @@ def _in_process(
 
 
 def _ask(
-    target: str, deadline: float, policy: str, world: str, context: dict[str, Any], actions: list[dict[str, Any]]
+    client: Client, policy: str, world: str, context: dict[str, Any], actions: list[dict[str, Any]]
 ) -> Sequence[Verdict]:
-    from guardrail.client.sync import Client
-
-    with Client(target, timeout=deadline) as client:
-        if len(actions) == 1:
-            return [client.check(policy=policy, world=world, context=context, action=actions[0])]
-        return client.check_many(policy=policy, world=world, context=context, actions=actions).verdicts
+    if len(actions) == 1:
+        return [client.check(policy=policy, world=world, context=context, action=actions[0])]
+    return client.check_many(policy=policy, world=world, context=context, actions=actions).verdicts
 
 
 def _print(verdicts: Sequence[Verdict], allowed: list[int] | None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_DEADLINE,
     DEFAULT_TARGET,
@@ -29,19 +30,20 @@ def worlds(
     ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """List the worlds that hold observations, or show what one of them believes."""
     if world is not None and policy is None:
         raise typer.BadParameter("say which policy's world: --policy NAME")
-    with errors(as_json):
-        from guardrail.client.sync import Client
-
-        with Client(target, timeout=deadline) as client:
-            if world is not None and policy is not None:
-                _show(client.world(policy, world), as_json=as_json)
-            else:
-                _list(list(client.worlds(policy)), as_json=as_json)
+    with errors(as_json), connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
+        if world is not None and policy is not None:
+            _show(client.world(policy, world), as_json=as_json)
+        else:
+            _list(list(client.worlds(policy)), as_json=as_json)
 
 
 def _show(state: WorldState, *, as_json: bool) -> None:

@@ -15,9 +15,11 @@ from guardrail.errors import (
     InvalidInput,
     LimitExceeded,
     NoVerdict,
+    PermissionDenied,
     PolicyNotFound,
     ReportConflict,
     ServiceError,
+    Unauthenticated,
     WorldNotFound,
 )
 
@@ -31,8 +33,15 @@ _BY_REASON: Final[Mapping[tuple[grpc.StatusCode, str], type[GuardrailError]]] = 
     (grpc.StatusCode.NOT_FOUND, PolicyNotFound.reason): PolicyNotFound,
     (grpc.StatusCode.NOT_FOUND, WorldNotFound.reason): WorldNotFound,
     (grpc.StatusCode.NOT_FOUND, DecisionNotFound.reason): DecisionNotFound,
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, LimitExceeded.reason): LimitExceeded,
 }
+
+
+_REFUSALS: Final[Mapping[grpc.StatusCode, type[Unauthenticated | PermissionDenied | LimitExceeded]]] = {
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: LimitExceeded,
+}
+"""Each has several reasons. Without one, the status is grpc's own: a message that is too large, for instance."""
 
 
 class FailedCall(Protocol):
@@ -57,6 +66,8 @@ def no_service(message: str, reason: str, code: grpc.StatusCode) -> GuardrailErr
     known = _BY_REASON.get((code, reason))
     if known is not None:
         return known(message)
+    if code in _REFUSALS and reason != code.name:
+        return _REFUSALS[code](message, reason)
     if code is grpc.StatusCode.ALREADY_EXISTS:
         return ReportConflict(message)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
