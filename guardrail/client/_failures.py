@@ -41,7 +41,9 @@ _REFUSALS: Final[Mapping[grpc.StatusCode, type[Unauthenticated | PermissionDenie
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.RESOURCE_EXHAUSTED: LimitExceeded,
 }
-"""Each has several reasons. Without one, the status is grpc's own: a message that is too large, for instance."""
+"""Each has several reasons."""
+_GRPCS_OWN: Final = "RESOURCE_EXHAUSTED"
+"""What `_reason` makes of a message that is too large for grpc: no limit of the service."""
 
 
 class FailedCall(Protocol):
@@ -66,7 +68,7 @@ def no_service(message: str, reason: str, code: grpc.StatusCode) -> GuardrailErr
     known = _BY_REASON.get((code, reason))
     if known is not None:
         return known(message)
-    if code in _REFUSALS and reason != code.name:
+    if code in _REFUSALS and reason != _GRPCS_OWN:
         return _REFUSALS[code](message, reason)
     if code is grpc.StatusCode.ALREADY_EXISTS:
         return ReportConflict(message)
