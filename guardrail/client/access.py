@@ -104,6 +104,8 @@ def access(
         raise ValueError("give either a token or an authorization header")
     if isinstance(token, str):
         bearer(token)
+    elif token is not None and not callable(token):
+        raise ValueError("a token is a string, or a callable that gives one")
     if tls is not None:
         credentials = tls.credentials()
     options = CHANNEL_OPTIONS
