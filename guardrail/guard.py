@@ -149,8 +149,15 @@ class Judge:
         """An oracle's guarantee with what the policy's way of reporting assumes besides."""
         return self_reported(stated) if self.policy.spec.reporting.self_report else stated
 
-    def decide(self, prepared: PreparedCheck, bound: HarmBound | None, world: str, posterior_revision: int) -> Verdict:
-        """Turn a bound into a verdict. Without a sound bound the answer is always reject."""
+    def decide(
+        self,
+        prepared: PreparedCheck,
+        bound: HarmBound | None,
+        world: str,
+        posterior_revision: int,
+        notices: tuple[Reason, ...] = (),
+    ) -> Verdict:
+        """Turn a bound into a verdict. Without a sound bound the answer is always reject. Notices change nothing."""
         thresholds = self.policy.spec.decision
         decision, reasons = self._weigh(prepared, bound)
         usable = bound is not None and bound.failure is None
@@ -169,6 +176,7 @@ class Judge:
             posterior_revision=posterior_revision,
             decision_id=_ids.next(),
             search=bound.search if bound is not None else None,
+            notices=notices,
         )
 
     def _weigh(self, prepared: PreparedCheck, bound: HarmBound | None) -> tuple[Decision, tuple[Reason, ...]]:

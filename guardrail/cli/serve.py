@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from guardrail.cli.console import AsJson, emit, errors
+from guardrail.cli.console import AsJson, StoreUrl, emit, errors
 from guardrail.cli.logs import configure_logs
 
 
@@ -26,7 +26,7 @@ def serve(
         list[Path],
         typer.Option(metavar="PATH", help="A policy file, or a folder searched for */policy.yaml. Repeatable."),
     ],
-    store: Annotated[Path, typer.Option(metavar="PATH", help="The SQLite database; made when missing.")],
+    store: StoreUrl,
     listen: Annotated[
         str,
         typer.Option(
@@ -50,7 +50,10 @@ def serve(
     max_request_bytes: Annotated[int | None, typer.Option(metavar="BYTES", help="Largest request.")] = None,
     max_worlds: Annotated[int | None, typer.Option(metavar="N", help="Most worlds that hold observations.")] = None,
     compilation_cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where compiled kernels are kept; beside the store if unset.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where compiled kernels are kept; beside the database file or in ~/.cache if unset."
+        ),
     ] = None,
     callers: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Who may do what; without it everybody may do everything.")
@@ -101,7 +104,7 @@ def serve(
         asyncio.run(run(settings, started=started))
 
 
-def _settings(listen: str, policies: list[Path], store: Path, given: dict[str, Any]) -> Any:
+def _settings(listen: str, policies: list[Path], store: str, given: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from guardrail.server.settings import ServerSettings

@@ -13,13 +13,14 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from guardrail.errors import NotServing
+from guardrail.errors import GuardrailError, NotServing
 from guardrail.server import contract
 from guardrail.server.exposition import Exposition
 from guardrail.server.gauges import read_gauges
+from guardrail.server.health import Health, HealthServicer, States
 from guardrail.server.kernel import KernelThread
 from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
@@ -34,8 +35,7 @@ from guardrail.store import open_store
 
 log = structlog.get_logger()
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_HEALTH = "grpc.health.v1.Health"
 
 
 def configure_jax(folder: Path) -> None:
@@ -64,14 +64,15 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
     :raises NotServing: if the address cannot be bound.
     """
     security = await asyncio.to_thread(secure, settings)
-    configure_jax(settings.compilation_cache or settings.store.parent / "kernels")
+    configure_jax(settings.kernel_folder)
     async with contextlib.AsyncExitStack() as stack:
         metrics = Metrics()
         if settings.metrics_listen is not None:
             exposition = Exposition(settings.metrics_listen, metrics.registry)
             stack.push_async_callback(asyncio.to_thread, exposition.close)
             log.info("metrics", port=exposition.port)
-        settings.store.parent.mkdir(parents=True, exist_ok=True)
+        if settings.store_folder is not None:
+            settings.store_folder.mkdir(parents=True, exist_ok=True)
         store = await asyncio.to_thread(open_store, settings.store)
         stack.callback(store.close)
         writer = Writer(
@@ -89,12 +90,25 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         servicer = Servicer(Service(registry, writer, store, watchers, metrics), security.gate, metrics)
         read_gauges(metrics, registry, writer, watchers)
 
-        checks = health.aio.HealthServicer()
+        def look() -> States:
+            return States(
+                phase="serving" if registry.loaded else "starting",
+                decision_log=writer.log_failure,
+                store=writer.store_trouble(settings.stall_seconds),
+                kernel=kernel.trouble(settings.stall_seconds),
+                policies_stale=registry.notices.stale_since is not None,
+            )
+
+        checks = HealthServicer()
+        health = Health(checks, metrics, look)
+        health.review()
         server, port = await _listen(settings, servicer, checks, security.credentials)
-        stack.push_async_callback(_drain, server, checks, watchers, settings.drain_seconds)
+        reviews = asyncio.create_task(health.keep_reviewing())
+        stack.callback(reviews.cancel)
+        stack.push_async_callback(_drain, server, health, watchers, settings.drain_seconds)
         await registry.load()
-        stack.enter_context(_reread_on_hangup(security.gate))
-        await _announce(checks, _SERVING)
+        stack.enter_context(_reload_on_hangup(registry, security.gate))
+        health.review()
         log.info("serving", port=port, policies=[p.name for p in registry.policies()])
         yield port
 
@@ -120,7 +134,7 @@ async def serve(settings: ServerSettings, *, started: Any = None) -> None:
 async def _listen(
     settings: ServerSettings,
     servicer: Servicer,
-    checks: health.aio.HealthServicer,
+    checks: HealthServicer,
     credentials: grpc.ServerCredentials | None,
 ) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(
@@ -132,10 +146,9 @@ async def _listen(
     server.add_generic_rpc_handlers((generic_handler(servicer),))
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     if settings.reflection:
-        names = (contract.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (contract.SERVICE, _HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, pool=contract.POOL)
     server.add_generic_rpc_handlers((UnknownMethods(servicer.metrics),))  # the last one is asked last
-    await _announce(checks, _NOT_SERVING)
     try:
         if credentials is None:
             port = server.add_insecure_port(settings.listen)
@@ -148,33 +161,32 @@ async def _listen(
 
 
 @contextlib.contextmanager
-def _reread_on_hangup(gate: Gate) -> Iterator[None]:
-    """Read the callers file again on SIGHUP, where this process' signals are its own to handle."""
-    loop, running = asyncio.get_running_loop(), set[asyncio.Task[None]]()
-
-    def reread() -> None:
-        task = loop.create_task(gate.reload())
-        running.add(task)
-        task.add_done_callback(running.discard)
-
+def _reload_on_hangup(registry: Registry, gate: Gate) -> Iterator[None]:
+    """Read the callers and the policy files again on SIGHUP, where this process's signals are its own to handle."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop.add_signal_handler(signal.SIGHUP, reread)
+    loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    async def reload() -> None:
+        try:
+            log.info("policies_reloaded", changed=await gate.reload_with(registry.load))
+        except Exception as error:
+            log.error("policies_not_reloaded", why=str(error), exc_info=not isinstance(error, GuardrailError))
+
+    def hang_up() -> None:
+        task = loop.create_task(reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def _announce(checks: health.aio.HealthServicer, status: Any) -> None:
-    for name in ("", contract.SERVICE):
-        await checks.set(name, status)
-
-
-async def _drain(
-    server: grpc.aio.Server, checks: health.aio.HealthServicer, watchers: Watchers, seconds: float
-) -> None:
-    await checks.enter_graceful_shutdown()
+async def _drain(server: grpc.aio.Server, health: Health, watchers: Watchers, seconds: float) -> None:
+    health.stop()
     watchers.close()
     await server.stop(seconds)

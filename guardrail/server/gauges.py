@@ -17,5 +17,6 @@ def read_gauges(metrics: Metrics, registry: Registry, writer: Writer, watchers: 
     metrics.read("guardrail_unwritten_decisions", lambda: writer.unwritten_decisions)
     metrics.read("guardrail_decision_log_failing", lambda: float(writer.log_failure is not None))
     metrics.read("guardrail_watchers", lambda: watchers.count)
+    metrics.read("guardrail_policies_stale_since_seconds", lambda: registry.notices.stale_since or 0.0)
     for state in WORLD_STATES:
         metrics.read("guardrail_worlds", functools.partial(registry.worlds_in, state), state)

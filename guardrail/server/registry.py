@@ -28,6 +28,7 @@ from guardrail.policy import Policy, load_policy
 from guardrail.rebuild import make_snapshot, restore
 from guardrail.server.kernel import KernelThread
 from guardrail.server.metrics import Metrics
+from guardrail.server.notices import Notices
 from guardrail.server.settings import ServerSettings
 from guardrail.server.world import World
 from guardrail.server.writer import Writer
@@ -73,6 +74,7 @@ class Registry:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self.notices = Notices()
         self._store = store
         self._writer = writer
         self._kernel = kernel
@@ -95,6 +97,19 @@ class Registry:
         return await asyncio.shield(asyncio.create_task(self._load()))
 
     async def _load(self) -> list[str]:
+        if not self._loaded:
+            return await self._load_all()
+        try:
+            changed = await self._load_all()
+        except Exception as error:
+            self._metrics.reloaded(success=False)
+            self.notices.reload_failed(error)
+            raise
+        self._metrics.reloaded(success=True)
+        self.notices.reload_succeeded()
+        return changed
+
+    async def _load_all(self) -> list[str]:
         async with self._reload_lock:
             policies = await asyncio.to_thread(read_policies, self._settings.policies)
             fresh = {p.name: p for p in policies}
@@ -122,6 +137,11 @@ class Registry:
                     loaded.reporting.set()  # reports that waited look their policy up again
             self._loaded = True
             return sorted([*changed, *gone])
+
+    @property
+    def loaded(self) -> bool:
+        """True once the policies are loaded."""
+        return self._loaded
 
     def policy(self, name: str) -> LoadedPolicy:
         """A loaded policy.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
+    DeadlinePassed,
     DecisionNotFound,
     GuardrailError,
     InvalidInput,
@@ -72,6 +73,7 @@ class Service:
         actions: Sequence[JsonObject],
         revision: str = "",
         deadline: float | None = None,
+        expires: float | None = None,
         caller: Caller = ANYONE,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
@@ -83,8 +85,10 @@ class Service:
             actions: each action's fields.
             revision: of the policy, if the caller insists on one.
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
+            expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             caller: who asks.
 
+        :raises DeadlinePassed: if `expires` came before the bounds.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
         :raises DecisionLogUnavailable: if the decision could not be logged.
@@ -97,11 +101,14 @@ class Service:
             raise RevisionMismatch(f"policy {policy!r} is loaded at revision {judge.policy.revision}, not {revision}")
         self._writer.require_log()
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline)
+        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline, expires)
+        if expires is not None and time.monotonic() >= expires:
+            raise DeadlinePassed("the caller's deadline passed before a bound was there")
         now = time.time()
+        notices = self._registry.notices.present
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
-            verdict = judge.decide(check, bound, world_id, posterior_revision)
+            verdict = judge.decide(check, bound, world_id, posterior_revision, notices)
             decision = LoggedDecision(verdict, context, action, now, caller.name)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
@@ -110,7 +117,12 @@ class Service:
         return verdicts
 
     async def _bounds(
-        self, loaded: LoadedPolicy, world_id: str, prepared: Sequence[PreparedCheck], deadline: float | None
+        self,
+        loaded: LoadedPolicy,
+        world_id: str,
+        prepared: Sequence[PreparedCheck],
+        deadline: float | None,
+        expires: float | None,
     ) -> tuple[list[HarmBound | None], int]:
         """Bounds and the revision of their posterior: the current one, where an older one is unsound.
 
@@ -118,7 +130,7 @@ class Service:
         outcomes keep coming in faster than bounds are computed, the checks are rejected.
         """
         for _ in range(ATTEMPTS):
-            bounds, revision = await self._registry.world(loaded, world_id).bounds(prepared, deadline)
+            bounds, revision = await self._registry.world(loaded, world_id).bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
                 return bounds, revision
             # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.

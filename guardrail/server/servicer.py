@@ -14,7 +14,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from guardrail.domain import Decision, JsonValue
-from guardrail.errors import GuardrailError, InvalidInput, PolicyError, Unauthenticated
+from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
@@ -80,7 +80,9 @@ async def refuse(metrics: Metrics, context: Context, method: str, error: Excepti
         metrics.authentication_failed(reason)
     if method in CHECKS:
         metrics.no_verdict(reason)
-    if known is not None:
+    if isinstance(error, DeadlinePassed):  # the transport has told the caller already
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+    elif known is not None:
         await abort_with(context, known)
     log.error("request_failed", method=method, exc_info=error)
     await abort(context, INTERNAL, DEFECT)
@@ -91,10 +93,14 @@ def _why_gone(context: Context) -> str:
     return CANCELLED if remaining is None or remaining > 0 else DEADLINE_EXCEEDED
 
 
-def _search_deadline(context: Context) -> float | None:
-    """When a search must end so that its answer still reaches the caller; None if the caller waits for ever."""
-    remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining * (1.0 - SHARE_FOR_THE_REPLY)
+def _deadlines(context: Context) -> tuple[float | None, float | None]:
+    """When a search must end so that its answer still reaches the caller, and when the caller is gone.
+
+    None if the caller waits for ever.
+    """
+    now, remaining = time.monotonic(), context.time_remaining()
+    search = None if remaining is None else now + remaining * (1.0 - SHARE_FOR_THE_REPLY)
+    return search, None if remaining is None else now + remaining
 
 
 class Servicer:
@@ -125,7 +131,7 @@ class Servicer:
             struct_to_dict(request.context),
             [struct_to_dict(request.action)],
             request.policy_revision,
-            _search_deadline(context),
+            *_deadlines(context),
             caller,
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
@@ -139,7 +145,7 @@ class Servicer:
             struct_to_dict(request.context),
             actions,
             request.policy_revision,
-            _search_deadline(context),
+            *_deadlines(context),
             caller,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
@@ -217,9 +223,7 @@ class Servicer:
 
     @unary
     async def ReloadPolicies(self, request: Any, context: Context, caller: Caller) -> pb.ReloadPoliciesResponse:
-        use_callers = await self._gate.read_again()
-        changed = await self._service.reload()
-        use_callers()
+        changed = await self._gate.reload_with(self._service.reload)
         return pb.ReloadPoliciesResponse(policies=map(_policy, self._service.policies()), changed=changed)
 
     def _seen(self, caller: Caller) -> list[Policy]:

@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
-from guardrail.errors import LimitExceeded, WorldUnavailable
+from guardrail.errors import DeadlinePassed, GuardrailError, LimitExceeded, WorldUnavailable
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
@@ -33,6 +33,7 @@ log = structlog.get_logger()
 class _WaitingCheck:
     prepared: Sequence[PreparedCheck]
     deadline: float | None
+    expires: float | None
     future: asyncio.Future[tuple[list[HarmBound | None], int]]
 
 
@@ -107,14 +108,16 @@ class World:
         return len(self._checks)
 
     async def bounds(
-        self, prepared: Sequence[PreparedCheck], deadline: float | None = None
+        self, prepared: Sequence[PreparedCheck], deadline: float | None = None, expires: float | None = None
     ) -> tuple[list[HarmBound | None], int]:
         """Bound prepared checks against one posterior; waits for its turn in a shared kernel call.
 
         Args:
             prepared: the checks.
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
+            expires: of `time.monotonic()`; a check whose turn comes later is dropped.
 
+        :raises DeadlinePassed: if its turn came after `expires`.
         :raises LimitExceeded: if too many checks wait already.
         :raises WorldUnavailable: if the posterior is lost.
         """
@@ -124,7 +127,7 @@ class World:
         if len(self._checks) >= self._max_waiting:
             raise LimitExceeded(f"{len(self._checks)} checks of world {self.world_id!r} wait already")
         future: asyncio.Future[tuple[list[HarmBound | None], int]] = self._loop.create_future()
-        self._checks.append(_WaitingCheck(prepared, deadline, future))
+        self._checks.append(_WaitingCheck(prepared, deadline, expires, future))
         if not self._draining:
             # After whatever else the loop has ready: checks that arrived together share a kernel call.
             self._loop.call_soon(self._schedule)
@@ -210,6 +213,7 @@ class World:
         started = time.perf_counter()
         posterior, error = self._posterior, None
         answers: list[list[HarmBound | None]] = []
+        checks, dropped = _timely(checks, time.monotonic())
         try:
             posterior = self._observe(posterior, observations)
             answers = self._bound(posterior, checks)
@@ -218,7 +222,7 @@ class World:
             self._metrics.kernel_failed()
             error = caught
         self._metrics.kernel_call(time.perf_counter() - started, len(checks))
-        self._loop.call_soon_threadsafe(self._deliver, posterior, observations, checks, answers, error)
+        self._loop.call_soon_threadsafe(self._deliver, posterior, observations, checks, answers, error, dropped)
 
     def _observe(self, posterior: _Posterior, observations: list[_CommittedObservation]) -> _Posterior:
         if not observations:
@@ -244,8 +248,11 @@ class World:
         checks: list[_WaitingCheck],
         answers: list[list[HarmBound | None]],
         error: Exception | None,
+        dropped: list[tuple[_WaitingCheck, GuardrailError]],
     ) -> None:
         self._draining = False
+        for check, why in dropped:
+            _settle(check.future, None, why)
         if error is not None and len(observations) > posterior.revision - self._posterior.revision:
             self._fail(f"the posterior could not take up an observation ({type(error).__name__})")
         advanced = posterior.revision > self._posterior.revision
@@ -270,6 +277,21 @@ class World:
             _settle(check.future, None, WorldUnavailable(why))
         self._checks.clear()
         self._observations.clear()
+
+
+def _timely(
+    checks: list[_WaitingCheck], now: float
+) -> tuple[list[_WaitingCheck], list[tuple[_WaitingCheck, GuardrailError]]]:
+    """The checks whose turn has come, and those that nobody waits for any more, with why."""
+    timely: list[_WaitingCheck] = []
+    dropped: list[tuple[_WaitingCheck, GuardrailError]] = []
+    for check in checks:
+        if check.expires is not None and check.expires <= now:
+            late = DeadlinePassed("the caller's deadline passed before the check's turn came")
+            dropped.append((check, late))
+        else:
+            timely.append(check)
+    return timely, dropped
 
 
 def _find_refuted(answers: list[list[HarmBound | None]], before: bool) -> bool:

@@ -115,7 +115,7 @@ def test_commands_show_who_asks(cli, service_parts, policy_file, file, keys, tmp
     events = [json.loads(line) for line in err.splitlines()]
     assert "callers_not_told_apart" not in [e["event"] for e in events]
     assert [e for e in events if e["event"] == "callers_read"]
-    assert [e for e in events if e["event"] == "callers_not_read" and "callers.yaml:1:1" in e["why"]]
+    assert [e for e in events if e["event"] == "policies_not_reloaded" and "callers.yaml:1:1" in e["why"]]
     assert not any(key in err for key in (*keys, fresh))
 
 

@@ -112,10 +112,9 @@ def start_service(tmp_path, policy_folder, tmp_path_factory, monkeypatch):
             settings = ServerSettings(
                 listen="127.0.0.1:0",
                 policies=(policy_folder,),
-                store=tmp_path / "guardrail.db",
                 # One folder for the whole run: kernels of equal shape are compiled once.
                 compilation_cache=Path(tmp_path_factory.getbasetemp()) / "kernels",
-                **{"drain_seconds": 5.0, **options},
+                **{"store": tmp_path / "guardrail.db", "drain_seconds": 5.0, **options},
             )
             service = Service(settings).start()
             stack.callback(service.stop)

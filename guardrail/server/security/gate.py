@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc.aio
 import structlog
@@ -22,6 +22,7 @@ log = structlog.get_logger()
 LOG_SECONDS = 1.0
 """Refused credentials are logged at most this often, with how many there were: whoever sends them pays for no disk."""
 
+T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -102,28 +103,22 @@ class Gate:
         else:
             caller.require(rpc, "", "")
 
-    async def read_again(self) -> Callable[[], None]:
-        """Read the callers file and what it names; what it returns puts it to use.
+    async def reload_with(self, load: Callable[[], Awaitable[T]]) -> T:
+        """Read the callers file again together with what `load` reads: both come into use, or neither does.
 
-        :raises SecurityInvalid: if anything is wrong; what was read before stays in use.
+        It goes on to its end even if the caller is gone meanwhile.
+
+        :raises SecurityInvalid: if the callers file, or a file that it names, is wrong; `load` was not called.
         """
-        path = self._path
-        if path is None:
-            return lambda: None
-        fresh = await asyncio.to_thread(self._read, path)
+        return await asyncio.shield(asyncio.create_task(self._reload_with(load)))
 
-        def use() -> None:
+    async def _reload_with(self, load: Callable[[], Awaitable[T]]) -> T:
+        fresh = None if self._path is None else await asyncio.to_thread(self._read, self._path)
+        loaded = await load()
+        if fresh is not None:
             self._authenticator = fresh
-            log.info("callers_read", path=str(path))
-
-        return use
-
-    async def reload(self) -> None:
-        """Read the callers file again; a broken one is said in the log, and the last good one stays in use."""
-        try:
-            (await self.read_again())()
-        except SecurityInvalid as error:
-            log.error("callers_not_read", why=str(error))
+            log.info("callers_read", path=str(self._path))
+        return loaded
 
     def _read(self, path: Path) -> Authenticator:
         callers = read_callers(path)
