@@ -70,8 +70,8 @@ class Tokens:
     def identify(self, token: str) -> Identity:
         """Who a token says its bearer is, if everything about it is right.
 
-        :raises Unauthenticated: CREDENTIALS_EXPIRED if its time is over, CREDENTIALS_INVALID if anything else is
-            wrong. The message never holds the token.
+        :raises Unauthenticated: CREDENTIALS_EXPIRED if its time is over or has not come, CREDENTIALS_INVALID if
+            anything else is wrong. The message never holds the token.
         """
         if len(token) > MAX_BYTES:
             raise Unauthenticated(f"the token is longer than {MAX_BYTES} bytes")
@@ -127,7 +127,7 @@ class Tokens:
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated("the token has expired; get a new one", "CREDENTIALS_EXPIRED") from error
         except jwt.ImmatureSignatureError as error:
-            raise Unauthenticated("the token is not valid yet") from error
+            raise Unauthenticated("the token is not valid yet; compare the clocks", "CREDENTIALS_EXPIRED") from error
         except jwt.InvalidIssuerError as error:
             raise Unauthenticated(f"the token's iss is not {self._settings.issuer}") from error
         except jwt.InvalidAudienceError as error:

@@ -1,8 +1,11 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from guardrail.errors import SecurityInvalid
 from guardrail.server.security.callers_file import read_callers
-from guardrail.server.security.grants import Role
+from guardrail.server.security.grants import RULES, Role
 
 HASH = "sha256:" + "0123456789abcdef" * 4
 OTHER = "sha256:" + "f" * 64
@@ -153,3 +156,23 @@ def test_a_hash_is_of_the_right_form(problems):
 def test_every_problem_is_found_in_one_run(problems):
     text = edited(("[agent]", "[boss]"), ("worlds: 20", "worlds: x"), ("audience: guardrail, ", ""))
     assert len(problems(text)) == 3
+
+
+DOCS = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+
+
+def test_the_documented_file_can_be_read(tmp_path):
+    (document,) = re.findall(r"^```yaml\n(schema: guardrail/callers/v1\n.*?)^```", DOCS, flags=re.M | re.S)
+    path = tmp_path / "callers.yaml"
+    path.write_text(document)
+    assert [entry.caller.name for entry in read_callers(path).entries] == ["refunds-agent", "ledger", "oncall"]
+
+
+def test_the_documented_roles_are_those_of_the_table():
+    rows = {
+        role: set(re.findall(r"`(\w+)`", calls))
+        for role, calls in re.findall(r"^\| `?(\w+)`? \| (.*) \|$", DOCS, flags=re.M)
+    }
+    rows["operator"] |= rows["viewer"]
+    for role in Role:
+        assert rows[role] | rows["any"] == {name for name, rule in RULES.items() if role in rule.roles}, role

@@ -134,8 +134,8 @@ def test_times(checker, issuer, now):
     at = int(time.time())
     refused(checker, issuer.token(exp=at - 1), "CREDENTIALS_EXPIRED")
     refused(checker, issuer.token(exp=at - tokens.LEEWAY_SECONDS - 100), "CREDENTIALS_EXPIRED")
-    assert "not valid yet" in refused(checker, issuer.token(nbf=at + 300))
-    assert "not valid yet" in refused(checker, issuer.token(iat=at + 300))
+    assert "not valid yet" in refused(checker, issuer.token(nbf=at + 300), "CREDENTIALS_EXPIRED")
+    assert "not valid yet" in refused(checker, issuer.token(iat=at + 300), "CREDENTIALS_EXPIRED")
     checker.identify(issuer.token(iat=at + 3, nbf=at + 3))  # a clock that is a little ahead
     # A token that was checked before runs out all the same.
     token = issuer.token(exp=at + 300)
