@@ -26,6 +26,7 @@ from guardrail.policy import Policy
 from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.security.grants import ANYONE, Caller
+from guardrail.server.security.quota import WorldQuota
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, Store, WorldRecord
@@ -64,6 +65,7 @@ class Service:
         self._store = store
         self._watchers = watchers
         self._metrics = metrics
+        self._quota = WorldQuota(store)
 
     async def check(
         self,
@@ -148,26 +150,35 @@ class Service:
         :raises PermissionDenied: SELF_REPORT if the caller may act in the world too, and the policy forbids that.
         :raises InvalidInput: if any report does not fit the policy; none was taken up.
         :raises ReportConflict: if an id was used before with other content; the other reports count.
-        :raises LimitExceeded: if too many reports wait, or there are too many worlds.
+        :raises LimitExceeded: if too many reports wait, or there are too many worlds, or (WORLD_QUOTA) as many of
+            the caller's as it may have.
         :raises StoreError: if they could not be committed; none was taken up.
         :raises WorldUnavailable: if the world's posterior is lost; they may have been committed.
         """
         loaded = await self._open_for_reports(policy)
         try:
-            _require_no_self_report(loaded.judge.policy, world_id, caller)
-            return await self._take_up(loaded, world_id, reports)
+            if caller.max_worlds is None or self._registry.find_world(loaded, world_id) is not None:
+                return await self._take_up(loaded, world_id, reports, caller)
+
+            async def take_up() -> list[Appended]:
+                return await self._take_up(await self._open_for_reports(policy), world_id, reports, caller)
+
+            return await self._quota.make(caller, policy, world_id, take_up)
         except ReportConflict:
             raise
         except GuardrailError:
             self._metrics.reported(policy, "refused", len(reports))
             raise
 
-    async def _take_up(self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report]) -> list[Appended]:
+    async def _take_up(
+        self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report], caller: Caller
+    ) -> list[Appended]:
         # From here to the append there is no await, so a reload cannot come in between.
+        _require_no_self_report(loaded.judge.policy, world_id, caller)
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
         policy = loaded.judge.policy.name
-        new = [_new_observation(policy, world_id, report) for report in reports]
+        new = [_new_observation(policy, world_id, report, caller) for report in reports]
 
         def take_up(results: Sequence[Appended]) -> None:
             kept = self._registry.keep(loaded, world) if any(not a.conflict for a in results) else world
@@ -286,6 +297,6 @@ def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:
         raise InvalidInput(f"report {report.observation_id!r}: {error}", error.reason) from error
 
 
-def _new_observation(policy: str, world_id: str, report: Report) -> NewObservation:
+def _new_observation(policy: str, world_id: str, report: Report, caller: Caller) -> NewObservation:
     content = canonical_json({"action": report.action, "context": report.context, "outcome": report.outcome})
-    return NewObservation(policy, world_id, report.observation_id, digest(content), content)
+    return NewObservation(policy, world_id, report.observation_id, digest(content), content, caller.name)

@@ -383,6 +383,53 @@ def test_rates(start_service, callers, as_caller):
         assert 50 < hint.retry_delay.seconds <= 100
 
 
+def tell(client, world, name="a"):
+    return client.report(policy="coin", world=world, context={}, action=LOW, outcome=False, observation_id=name)
+
+
+def test_a_quota_of_worlds_survives_restarts(start_service, callers, as_caller):
+    callers.add("few", "reporter", extra="limits: {worlds: 2}").add("many", "reporter").add("none", "reporter")
+    callers.add("none", "reporter", extra="limits: {worlds: 0}")
+    service = start_service(callers=callers.write())
+    few = as_caller(service, "few")
+    tell(few, "1")
+    tell(few, "2")
+    for _ in range(2):
+        with pytest.raises(LimitExceeded, match="may bring 2 worlds into being") as caught:
+            tell(few, "3")
+        assert caught.value.reason == "WORLD_QUOTA"
+    tell(few, "1", "b")  # worlds that exist are open
+    tell(as_caller(service, "many"), "3")
+    tell(few, "3")
+    with pytest.raises(LimitExceeded):
+        tell(as_caller(service, "none"), "4")
+    tell(as_caller(service, "none"), "3", "c")
+    service.stop()
+    few = as_caller(start_service(callers=callers.path), "few")
+    with pytest.raises(LimitExceeded):
+        tell(few, "4")
+    tell(few, "2", "d")
+
+
+def test_a_quota_holds_against_many_at_once(start_service, callers):
+    """Reports that are cut off go on to be written, and are counted all the same."""
+    callers.add("few", "reporter", extra="limits: {worlds: 3}").add("viewer", "viewer")
+    service = start_service(callers=callers.write())
+    path, key = f"/{contract.SERVICE}/ReportOutcome", bearer(callers.keys["few"])
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        call = channel.unary_unary(path)
+        sent = [call.future(request_for("ReportOutcome", f"w{n}"), metadata=(key,), timeout=30) for n in range(40)]
+        for one in sent[::2]:
+            one.cancel()
+        for one in sent[1::2]:
+            one.exception()
+        # A caller's new worlds are made one after the other, so this one comes last.
+        last = call.future(request_for("ReportOutcome", "last"), metadata=(key,), timeout=30)
+        assert reason_of(last.exception()) == "WORLD_QUOTA"
+    with service.client(token=callers.keys["viewer"]) as client:
+        assert len(list(client.worlds())) == 3
+
+
 # ---------------------------------------------------------------- who reports
 
 
