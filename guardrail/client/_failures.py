@@ -36,14 +36,7 @@ _BY_REASON: Final[Mapping[tuple[grpc.StatusCode, str], type[GuardrailError]]] = 
 }
 
 
-_REFUSALS: Final[Mapping[grpc.StatusCode, type[Unauthenticated | PermissionDenied | LimitExceeded]]] = {
-    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: LimitExceeded,
-}
-"""Each has several reasons."""
-_GRPCS_OWN: Final = "RESOURCE_EXHAUSTED"
-"""What `_reason` makes of a message that is too large for grpc: no limit of the service."""
+_LIMITS: Final = frozenset({LimitExceeded.reason, "RATE_LIMITED", "WORLD_QUOTA", "OVERLOADED"})
 
 
 class FailedCall(Protocol):
@@ -68,8 +61,12 @@ def no_service(message: str, reason: str, code: grpc.StatusCode) -> GuardrailErr
     known = _BY_REASON.get((code, reason))
     if known is not None:
         return known(message)
-    if code in _REFUSALS and reason != _GRPCS_OWN:
-        return _REFUSALS[code](message, reason)
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return Unauthenticated(message, reason)
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return PermissionDenied(message, reason)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason in _LIMITS:
+        return LimitExceeded(message, reason)
     if code is grpc.StatusCode.ALREADY_EXISTS:
         return ReportConflict(message)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
@@ -79,17 +76,26 @@ def no_service(message: str, reason: str, code: grpc.StatusCode) -> GuardrailErr
 
 def from_call(error: FailedCall, failure: Failure) -> GuardrailError:
     """The error to raise for a call that ended with a status other than OK."""
-    return failure(error.details() or "no details", _reason(error), error.code())
+    reason, retry_after = _details(error)
+    found = failure(error.details() or "no details", reason, error.code())
+    if isinstance(found, LimitExceeded):
+        found.retry_after = retry_after
+    return found
 
 
-def _reason(error: FailedCall) -> str:
-    """The service's stable reason; if it gave none, one that is made from the status."""
+def _details(error: FailedCall) -> tuple[str, float | None]:
+    """The service's stable reason (if it gave none, one that is made from the status), and when to try again."""
+    reason, retry_after = "", None
     try:
         status = rpc_status.from_call(error)
         for detail in status.details if status is not None else ():
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info) and info.reason:
-                return str(info.reason)
-    except (ValueError, DecodeError):
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                reason = reason or str(info.reason)
+            elif detail.Unpack(retry):
+                retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+    except (ValueError, DecodeError, OverflowError):
         pass  # details that cannot be read, or that contradict the status, say nothing
-    return "UNREACHABLE" if error.code() is grpc.StatusCode.UNAVAILABLE else error.code().name
+    if not reason:
+        reason = "UNREACHABLE" if error.code() is grpc.StatusCode.UNAVAILABLE else error.code().name
+    return reason, retry_after

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +55,13 @@ class Access:
         credentials: of the channel; None for plaintext.
         options: of the channel.
         metadata: sent with every call.
-        token: sent with every call besides.
+        token: gives what is sent with every call besides; None if there is no more.
     """
 
     credentials: grpc.ChannelCredentials | None
     options: tuple[tuple[str, Any], ...]
-    metadata: tuple[tuple[str, str], ...]
-    token: Token | None
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+    token: Callable[[], str] | None
 
     def headers(self, call: Call[Any]) -> tuple[tuple[str, str], ...]:
         """The metadata of one call.
@@ -71,10 +71,7 @@ class Access:
         if self.token is None:
             return self.metadata
         try:
-            return (
-                *self.metadata,
-                ("authorization", bearer(self.token if isinstance(self.token, str) else self.token())),
-            )
+            return (*self.metadata, ("authorization", bearer(self.token())))
         except Exception as error:
             # Its message might hold the token.
             message = f"the token cannot be had: {type(error).__name__}"
@@ -102,8 +99,9 @@ def access(
         raise ValueError("a channel of one's own brings its own encryption and credentials; give no tls and no token")
     if token is not None and any(name.lower() == "authorization" for name, _ in metadata):
         raise ValueError("give either a token or an authorization header")
+    headers = tuple(metadata)
     if isinstance(token, str):
-        bearer(token)
+        headers = (*headers, ("authorization", bearer(token)))
     elif token is not None and not callable(token):
         raise ValueError("a token is a string, or a callable that gives one")
     if tls is not None:
@@ -113,7 +111,7 @@ def access(
         if not is_loopback(target):
             raise ValueError(f"a token would go to {target} unencrypted; give tls=guardrail.Tls(...)")
         options = (*options, ("grpc.enable_http_proxy", 0))  # a proxy would be another machine
-    return Access(credentials, options, tuple(metadata), token)
+    return Access(credentials, options, headers, None if isinstance(token, str) else token)
 
 
 def bearer(token: str) -> str:

@@ -371,6 +371,7 @@ def test_rates(start_service, callers, as_caller):
     with pytest.raises(LimitExceeded) as caught:
         slow.policies()
     assert caught.value.reason == "RATE_LIMITED"
+    assert 50 < caught.value.retry_after <= 100
     as_caller(service, "fast").check(policy="coin", world="w", context={}, action=LOW)
     with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         with pytest.raises(grpc.RpcError) as caught:

@@ -1,5 +1,6 @@
 """Callers known by client certificates."""
 
+import asyncio
 import contextlib
 
 import pytest
@@ -107,6 +108,26 @@ def test_a_token_and_a_certificate_name_the_same_caller_or_are_refused(connect, 
     for token in ("grk_wrong", issuer.token(sub="bob"), "a.b.c"):
         with pytest.raises(Unauthenticated):
             connect("e", [URI(SPIFFE)], token=token).policies()
+
+
+def test_the_asyncio_client_shows_the_same(secured, authority, callers):
+    issued = authority.issue("client", [URI(SPIFFE)])
+    tls = guardrail.Tls(ca=str(authority.path), certificate=str(issued.certificate), key=str(issued.key))
+    target = f"127.0.0.1:{secured.port}"
+
+    async def run(**given):
+        async with guardrail.AsyncClient(target, timeout=20.0, tls=tls, **given) as client:
+            return await client.policies()
+
+    assert asyncio.run(run())
+    assert asyncio.run(run(token=lambda: callers.keys["refunds"]))
+    for token in ("grk_wrong", lambda: "grk_wrong"):
+        with pytest.raises(Unauthenticated):
+            asyncio.run(run(token=token))
+    for token in (lambda: "", lambda: 1 / 0):
+        with pytest.raises(Unauthenticated) as caught:
+            asyncio.run(run(token=token))
+        assert caught.value.reason == "CREDENTIALS_MISSING"
 
 
 def test_a_server_that_another_authority_vouches_for_is_not_talked_to(secured, other_authority):
