@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from guardrail.errors import GuardrailError, NotServing
-from guardrail.server import contract
+from guardrail.server import contract, transport
+from guardrail.server.admission import Door
 from guardrail.server.exposition import Exposition
 from guardrail.server.gauges import read_gauges
 from guardrail.server.health import Health, HealthServicer, States
@@ -67,6 +68,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
     configure_jax(settings.kernel_folder)
     async with contextlib.AsyncExitStack() as stack:
         metrics = Metrics()
+        exposition = None
         if settings.metrics_listen is not None:
             exposition = Exposition(settings.metrics_listen, metrics.registry)
             stack.push_async_callback(asyncio.to_thread, exposition.close)
@@ -82,13 +84,14 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
             max_unwritten_decisions=settings.max_unwritten_decisions,
         )
         stack.push_async_callback(asyncio.to_thread, writer.close)
-        kernel = KernelThread()
+        kernel = KernelThread(settings.max_check_wait_seconds)
         stack.push_async_callback(asyncio.to_thread, kernel.close)
         registry = Registry(settings, store, writer, kernel, metrics)
         stack.push_async_callback(registry.close)
         watchers = Watchers(settings.max_watchers)
-        servicer = Servicer(Service(registry, writer, store, watchers, metrics), security.gate, metrics)
-        read_gauges(metrics, registry, writer, watchers)
+        door = Door(settings.max_checks_in_flight)
+        servicer = Servicer(Service(registry, writer, store, watchers, metrics), security.gate, metrics, door)
+        read_gauges(metrics, door, registry, writer, watchers)
 
         def look() -> States:
             return States(
@@ -102,6 +105,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         checks = HealthServicer()
         health = Health(checks, metrics, look)
         health.review()
+        if exposition is not None:
+            exposition.serving = health.serving
         server, port = await _listen(settings, servicer, checks, security.credentials)
         reviews = asyncio.create_task(health.keep_reviewing())
         stack.callback(reviews.cancel)
@@ -137,12 +142,7 @@ async def _listen(
     checks: HealthServicer,
     credentials: grpc.ServerCredentials | None,
 ) -> tuple[grpc.aio.Server, int]:
-    server = grpc.aio.server(
-        options=(
-            ("grpc.max_receive_message_length", settings.max_request_bytes),
-            ("grpc.so_reuseport", 0),  # two servers on one port would share callers at random
-        )
-    )
+    server = grpc.aio.server(options=transport.options(settings))
     server.add_generic_rpc_handlers((generic_handler(servicer),))
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     if settings.reflection:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import structlog
 
+from guardrail.server.admission import ControlledDelay
 from guardrail.server.stalls import Busy
 
 log = structlog.get_logger()
@@ -18,9 +19,17 @@ T = TypeVar("T")
 
 
 class KernelThread:
-    """Runs work in the order in which it was submitted."""
+    """Runs work in the order in which it was submitted.
 
-    def __init__(self) -> None:
+    Args:
+        patience: seconds that a check may wait for its turn at most; see `ControlledDelay`.
+
+    Attributes:
+        delay: says which checks waited too long; for this thread only.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.delay = ControlledDelay(patience)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False

@@ -17,6 +17,7 @@ from guardrail.domain import Decision, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
+from guardrail.server.admission import Door
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
 from guardrail.server.security.gate import Gate
@@ -58,7 +59,11 @@ def unary(
         started = time.perf_counter()
         try:
             caller = self._gate.enter(name, context)
-            reply = await method(self, self._admit(caller, name, request_class, data), context, caller)
+            if is_check:  # whether there is room comes before the work of reading the request
+                with self._door:
+                    reply = await method(self, self._admit(caller, name, request_class, data), context, caller)
+            else:
+                reply = await method(self, self._admit(caller, name, request_class, data), context, caller)
         except asyncio.CancelledError:
             if is_check:
                 self.metrics.no_verdict(_why_gone(context))
@@ -106,9 +111,10 @@ def _deadlines(context: Context) -> tuple[float | None, float | None]:
 class Servicer:
     """The RPCs of `guardrail.v1.GuardrailService`."""
 
-    def __init__(self, service: Service, gate: Gate, metrics: Metrics) -> None:
+    def __init__(self, service: Service, gate: Gate, metrics: Metrics, door: Door) -> None:
         self._service = service
         self._gate = gate
+        self._door = door
         self.metrics = metrics
 
     def _admit(self, caller: Caller, name: str, request_class: type[Message], data: bytes) -> Any:

@@ -85,6 +85,11 @@ def test_policies_that_are_wrong_do_not_start(tmp_path):
     [
         ["--listen", "nonsense"],
         ["--metrics", "nonsense"],
+        ["--max-pending-calls", "0"],
+        ["--max-checks-in-flight", "0"],
+        ["--max-check-wait-seconds", "0"],
+        ["--max-connection-age-seconds", "0"],
+        ["--stall-seconds", "nan"],
         ["--snapshot-every", "0"],
         ["--max-request-bytes", "1"],
         ["--drain-seconds", "nan"],
