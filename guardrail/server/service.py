@@ -14,7 +14,6 @@ from guardrail.errors import (
     DecisionNotFound,
     GuardrailError,
     InvalidInput,
-    PermissionDenied,
     ReportConflict,
     RevisionMismatch,
     WorldNotFound,
@@ -27,6 +26,7 @@ from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.security.grants import ANYONE, Caller
 from guardrail.server.security.quota import WorldQuota
+from guardrail.server.security.self_report import require_no_self_report
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, Store, WorldRecord
@@ -174,7 +174,7 @@ class Service:
         self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report], caller: Caller
     ) -> list[Appended]:
         # From here to the append there is no await, so a reload cannot come in between.
-        _require_no_self_report(loaded.judge.policy, world_id, caller)
+        require_no_self_report(loaded.judge.policy, world_id, caller)
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
         policy = loaded.judge.policy.name
@@ -276,18 +276,6 @@ class Service:
             await loaded.reporting.wait()
             loaded = self._registry.policy(policy)
         return loaded
-
-
-def _require_no_self_report(policy: Policy, world_id: str, caller: Caller) -> None:
-    """Keep an agent from reporting where it acts. Its rights count: it could report under any observation id."""
-    if caller is ANYONE or policy.spec.reporting.self_report:
-        return
-    if caller.may("CheckAction", policy.name, world_id):
-        raise PermissionDenied(
-            f"{caller.name} acts in world {world_id!r} of policy {policy.name!r}, so it may not report there: let "
-            "another caller report, or have the policy say reporting: {self_report: true}",
-            "SELF_REPORT",
-        )
 
 
 def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:

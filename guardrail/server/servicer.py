@@ -11,7 +11,6 @@ from typing import Any, Final, NoReturn, TypeVar
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.message import DecodeError, Message
 
 from guardrail.domain import Decision, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
@@ -20,6 +19,7 @@ from guardrail.server import contract
 from guardrail.server.admission import Door
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
+from guardrail.server.requests import admit
 from guardrail.server.security.gate import Gate
 from guardrail.server.security.grants import Caller
 from guardrail.server.service import Report, Service, WorldView
@@ -51,7 +51,6 @@ def unary(
 ) -> Callable[[Servicer, bytes, Context], Awaitable[M]]:
     """Let the caller in, parse its request, check it, and turn every error into a status."""
     name = method.__name__
-    request_class = contract.request_class(f"{name}Request")
     is_check = name in CHECKS
 
     @functools.wraps(method)
@@ -61,9 +60,9 @@ def unary(
             caller = self._gate.enter(name, context)
             if is_check:  # whether there is room comes before the work of reading the request
                 with self._door:
-                    reply = await method(self, self._admit(caller, name, request_class, data), context, caller)
+                    reply = await method(self, admit(self._gate, caller, name, data), context, caller)
             else:
-                reply = await method(self, self._admit(caller, name, request_class, data), context, caller)
+                reply = await method(self, admit(self._gate, caller, name, data), context, caller)
         except asyncio.CancelledError:
             if is_check:
                 self.metrics.no_verdict(_why_gone(context))
@@ -116,18 +115,6 @@ class Servicer:
         self._gate = gate
         self._door = door
         self.metrics = metrics
-
-    def _admit(self, caller: Caller, name: str, request_class: type[Message], data: bytes) -> Any:
-        """Parse a request; whether the caller may make it comes before whether it is right."""
-        try:
-            request = request_class.FromString(data)
-        except DecodeError as error:
-            raise InvalidInput(f"the bytes are no {request_class.DESCRIPTOR.full_name}", "INVALID_REQUEST") from error
-        self._gate.permit(caller, name, request)
-        violations = contract.validate(request)
-        if violations:
-            raise InvalidInput("; ".join(violations), "INVALID_REQUEST")
-        return request
 
     @unary
     async def CheckAction(self, request: Any, context: Context, caller: Caller) -> pb.CheckActionResponse:
@@ -195,7 +182,7 @@ class Servicer:
         try:
             name = "WatchDecisions"
             caller = self._gate.enter(name, context)
-            request = self._admit(caller, name, contract.request_class("WatchDecisionsRequest"), data)
+            request = admit(self._gate, caller, name, data)
             # Headers tell the caller that decisions from here on reach it.
             await context.send_initial_metadata(())
             async for decision in self._service.watch(request.policy, request.world):
