@@ -213,9 +213,14 @@ class Service:
         summary, guarantee = await world.summary()
         return WorldView(world.judge.policy, world_id, summary, guarantee)
 
-    async def worlds(self, policy: str | None) -> list[WorldRecord]:
-        """Worlds that hold observations."""
-        return await asyncio.to_thread(self._store.worlds, policy)
+    async def worlds(self, policy: str | None, caller: Caller = ANYONE) -> list[WorldRecord]:
+        """Worlds that hold observations and that the caller may see."""
+
+        def read() -> list[WorldRecord]:
+            found = self._store.worlds(policy)
+            return found if caller is ANYONE else [w for w in found if caller.sees("ListWorlds", w.policy, w.world)]
+
+        return await asyncio.to_thread(read)
 
     async def decision(self, decision_id: str, caller: Caller = ANYONE) -> LoggedDecision:
         """One decision of the log.

@@ -164,8 +164,7 @@ class Servicer:
 
     @unary
     async def ListWorlds(self, request: Any, context: Context, caller: Caller) -> pb.ListWorldsResponse:
-        found = await self._service.worlds(request.policy or None)
-        records = [record for record in found if caller.sees("ListWorlds", record.policy, record.world)]
+        records = await self._service.worlds(request.policy or None, caller)
         after = _page_start(request.page_token)
         rest = [r for r in records if after is None or (r.policy, r.world) > after]
         page = rest[: request.page_size or 100]
