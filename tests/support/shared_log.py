@@ -79,11 +79,17 @@ class SharedLog:
         for feed in self.feeds:
             feed.changes.put(Changes(frozenset(keys), False))
 
-    def observations(self, policy, world, after=0):
+    def _log(self, policy, world, generation):
+        key = (policy, world)
+        if generation in (None, self.generations.get(key, 1)):
+            return list(self.logs.get(key, []))
+        return list(self.closed_logs.get((key, generation), []))
+
+    def observations(self, policy, world, after=0, generation=None):
         self._require("observations")
         self.before("observations")
         with self.lock:
-            log = list(self.logs.get((policy, world), []))
+            log = self._log(policy, world, generation)
         self.reads.append(("observations", world, after))
         self.after("observations")
         for place, new in enumerate(log[after:], start=after + 1):
@@ -99,15 +105,14 @@ class SharedLog:
         self.after("head")
         return found
 
-    def observation_count(self, policy, world):
-        return len(self.logs.get((policy, world), []))
+    def observation_count(self, policy, world, generation=None):
+        with self.lock:
+            return len(self._log(policy, world, generation))
 
     def worlds(self, policy=None):
         self._require("worlds")
         with self.lock:
-            found = [
-                WorldRecord(*key, len(log), self.generations[key]) for key, log in sorted(self.logs.items()) if log
-            ]
+            found = [WorldRecord(*key, len(log), self.generations[key]) for key, log in sorted(self.logs.items())]
         return [one for one in found if policy in (None, one.policy)]
 
     def follow(self):
@@ -132,7 +137,7 @@ class SharedLog:
     def save_snapshot(self, snapshot):
         pass
 
-    def latest_snapshot(self, policy, world, policy_revision):
+    def latest_snapshot(self, policy, world, policy_revision, generation=None):
         return None
 
     def close(self):

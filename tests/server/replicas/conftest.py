@@ -44,7 +44,7 @@ class Replica:
             max_waiting_reports=settings.max_waiting_reports,
             max_unwritten_decisions=settings.max_unwritten_decisions,
         )
-        self.kernel = KernelThread()
+        self.kernel = KernelThread(settings.max_check_wait_seconds)
         self.registry = Registry(settings, store, self.writer, self.kernel, metrics)
         self.catch_up = self.registry.catch_up
         self.following = Following(self.registry, store.follow())
