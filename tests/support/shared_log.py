@@ -79,17 +79,16 @@ class SharedLog:
         for feed in self.feeds:
             feed.changes.put(Changes(frozenset(keys), False))
 
-    def _log(self, policy, world, generation):
+    def log_of(self, policy, world, generation):
         key = (policy, world)
-        if generation in (None, self.generations.get(key, 1)):
-            return list(self.logs.get(key, []))
-        return list(self.closed_logs.get((key, generation), []))
+        present = generation in (None, self.generations.get(key, 1))
+        return list(self.logs.get(key, []) if present else self.closed_logs.get((key, generation), []))
 
     def observations(self, policy, world, after=0, generation=None):
         self._require("observations")
         self.before("observations")
         with self.lock:
-            log = self._log(policy, world, generation)
+            log = self.log_of(policy, world, generation)
         self.reads.append(("observations", world, after))
         self.after("observations")
         for place, new in enumerate(log[after:], start=after + 1):
@@ -106,13 +105,16 @@ class SharedLog:
         return found
 
     def observation_count(self, policy, world, generation=None):
-        with self.lock:
-            return len(self._log(policy, world, generation))
+        return len(self.log_of(policy, world, generation))
 
     def worlds(self, policy=None):
         self._require("worlds")
         with self.lock:
-            found = [WorldRecord(*key, len(log), self.generations[key]) for key, log in sorted(self.logs.items())]
+            found = [
+                WorldRecord(*key, len(log), self.generations[key])
+                for key, log in sorted(self.logs.items())
+                if log or self.generations[key] > 1
+            ]
         return [one for one in found if policy in (None, one.policy)]
 
     def follow(self):
