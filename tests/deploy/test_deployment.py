@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import shlex
 import subprocess
@@ -18,7 +19,9 @@ from guardrail.cli.app import app
 from guardrail.client._call import SERVICE
 from guardrail.policy import parse_policy
 from guardrail.server import contract
+from guardrail.server.exposition import Exposition
 from guardrail.server.health import NAMES
+from guardrail.server.metrics import Metrics
 from guardrail.server.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +62,7 @@ def port(address):
 
 
 def probes():
-    return {name: CONTAINER[name]["exec"]["command"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    return {name: CONTAINER[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
 
 
 @pytest.fixture(autouse=True)
@@ -98,19 +101,35 @@ def test_ports_agree():
     (endpoint,) = ENVOY["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"]
     address = endpoint["endpoint"]["address"]["socket_address"]
     assert address == {"address": one("Service")["metadata"]["name"], "port_value": listen}
-    assert {port(parsed(command[1:])["target"]) for command in probes().values()} == {listen}
+    assert {probe["port"] for probe in probes().values()} == {"metrics"}
+    (url,) = (parsed(command_of(line)[1:])["target"] for line in instructions("HEALTHCHECK"))
+    assert url == f"http://localhost:{metrics}/health"
 
 
-def test_probes_ask_what_health_knows_and_only_liveness_takes_any_answer():
-    asked = {name: parsed(command[1:]) for name, command in probes().items()}
-    assert all(command[:2] == ["guardrail", "health"] for command in probes().values())
-    assert {each["service"] for each in asked.values()} <= set(NAMES)
-    assert {name for name, each in asked.items() if each["alive"]} == {"livenessProbe"}
-    for name, each in asked.items():
-        assert each["deadline"] < CONTAINER[name]["timeoutSeconds"]
+def test_probes_ask_for_what_is_there_and_liveness_not_for_the_database(exposed):
+    asked = {name: probe["path"] for name, probe in probes().items()}
+    assert asked == {"startupProbe": "/health", "readinessProbe": "/health", "livenessProbe": "/metrics"}
+    for path, expected in (("/health", 503), ("/metrics", 200)):  # nothing serves yet: ready is what it is not
+        assert exposed(path) == expected
     (check,) = ENVOY["static_resources"]["clusters"][0]["health_checks"]
     assert check["grpc_health_check"]["service_name"] in NAMES
-    assert parsed(command_of(instructions("HEALTHCHECK")[0])[1:])["service"] in NAMES
+
+
+@pytest.fixture
+def exposed():
+    """The HTTP status of a path where metrics are, of a service that does not serve."""
+    metrics = Metrics()
+    exposition = Exposition("127.0.0.1:0", metrics.registry)
+
+    def status(path):
+        connection = http.client.HTTPConnection("127.0.0.1", exposition.port, timeout=10)
+        connection.request("GET", path)
+        code = connection.getresponse().status
+        connection.close()
+        return code
+
+    yield status
+    exposition.close()
 
 
 def test_nothing_runs_as_root_or_writes_where_it_may_not():
@@ -138,7 +157,6 @@ def test_every_file_that_an_argument_names_is_mounted():
     (policies,) = arguments["policies"]
     assert [mount for mount in mounts if mount.parent == Path(policies)]
     environment = {each["name"]: each for each in CONTAINER["env"]}
-    assert Path(environment["GUARDRAIL_TLS_CA"]["value"]).parent in mounts
     assert "secretKeyRef" in environment["GUARDRAIL_STORE"]["valueFrom"]  # never on a command line
 
 

@@ -10,6 +10,7 @@ from shared_log import SharedLog, observation
 from guardrail.domain import ReasonCode
 from guardrail.errors import StoreError
 from guardrail.server import following
+from guardrail.store.base import Changes
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,18 @@ def test_a_lost_feed_is_said_in_verdicts_and_made_good(coin, replicas, level, un
             assert (await replica.check()).notices == ()
             assert replica.world().revision == (3 if missed == "reports" else 0)
             assert await level(replica, log, coin)
+
+    run(story)
+
+
+def test_a_feed_that_may_have_missed_something_has_all_worlds_looked_at(coin, replicas, level, until):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin, follow=True) as (replica,):
+            log.write([observation(1)], tell=False)
+            log.feeds[0].changes.put(Changes(frozenset(), True))
+            await until(lambda: replica.world().revision == 1)
+            assert replica.following.behind_since is None
 
     run(story)
 
