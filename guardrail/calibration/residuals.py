@@ -13,8 +13,8 @@ predictable guess of h_t: for every 0 <= l < 1, with psi(l) = -log(1 - l) - l,
 
 is a non-negative supermartingale that starts at 1, and so is the same of -sum (h_s - q_s). The mean over several l
 fixed in advance (discrete mixtures, section 3 of the same paper) reaches 2 / alpha with probability at most alpha / 2,
-and the radius is where it would. Good predictions make the sum of squares small and the radius with it; bad ones widen it
-and cost no validity.
+and the radius is where it would. Good predictions make the sum of squares small and the radius with it; bad ones widen
+it and cost no validity.
 
 The intervals of different t are about different means, so their intersection is no interval for any of them.
 """
