@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from guardrail.domain import ReasonCode
 from guardrail.errors import LogUnusable
 from guardrail.guard import Judge
+from guardrail.log_checks import require_decisions
 from guardrail.oracles.build import close
 from guardrail.records import verdict_from_dict
 from guardrail.replay import BATCH, Forward, IrreproducibleError, Logged, is_stale, judged, place_of, read
@@ -132,23 +133,6 @@ def compare(store: Store, old: Policy | None, new: Policy, *, world: str | None 
         raise LogUnusable(message, "POLICIES_EQUAL")
     require_decisions(store, new.name, world)
     return _compare(store, old, new, world)
-
-
-def require_decisions(store: Store, policy: str | None, world: str | None) -> None:
-    """Refuse a log without a decision that was asked for.
-
-    :raises LogUnusable: OTHER_POLICY if it holds decisions of other policies only; LOG_EMPTY if it holds none.
-    :raises StoreError: if the store cannot be read.
-    """
-    if next(iter(store.decisions(policy, world)), None) is not None:
-        return
-    if policy is not None and next(iter(store.decisions(policy)), None) is None:
-        other = next(iter(store.decisions()), None)
-        if other is not None:
-            message = f"the log holds no decision of policy {policy!r}, but of others, for instance {other.policy!r}"
-            raise LogUnusable(message, "OTHER_POLICY")
-    where = "" if world is None else f" of world {world!r}"
-    raise LogUnusable(f"the log holds no decision{where}", "LOG_EMPTY")
 
 
 def _compare(store: Store, old: Policy | None, new: Policy, world: str | None) -> Iterator[Compared]:

@@ -10,13 +10,20 @@ lambda_t = (r - 1) / (1 + (r - 1) b_t), which lies in (0, 1 / b_t), multiplies a
 Under H0 no bet gains on average, so each stake is a non-negative supermartingale that starts at 1 (Howard, Ramdas,
 McAuliffe and Sekhon, "Time-uniform Chernoff bounds via nonnegative supermartingales", Probability Surveys 17, 2020: the
 sub-Bernoulli case; Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86, 2024,
-for bets of any such size). So is the mean of several stakes with odds fixed in advance (the method of mixtures,
+for bets of any such size). So is the mean of several stakes with weights fixed in advance (the method of mixtures,
 Robbins 1970; "diversified" betting in section 5 of Waudby-Smith and Ramdas), and by Ville's inequality
 
-    P( the mean of the stakes ever reaches 1 / alpha )  <=  alpha.
+    P( the e-value, which is that mean, ever reaches 1 / alpha )  <=  alpha.
+
+The mean is over several odds, and over the outcome with which betting begins: half of all is staked from the first
+outcome on, and 1 / (2 t (t - 1)) is first staked on outcome t > 1 (as in the e-detectors of Shin, Ramdas and Rinaldo,
+New England Journal of Statistics in Data Science 2, 2024, here with weights that sum to 1). So a long time in which
+bounds were far above the truth does not use up what is needed to notice that they have become too low: the e-value
+never falls below 1 / (2 t). All beginnings together take one number for each of the odds.
 
 Against a truth whose odds of harm are r times the bound's, the stake of r grows at the best rate there is, the
-relative entropy of the truth to the bound; the mixture lags behind by at most log(number of stakes).
+relative entropy of the truth to the bound; the mean lags behind by log(2 * number of odds), and 2 log t more if
+that began at outcome t.
 
 If a bound itself holds with probability 1 - delta only, an alarm without cause has probability at most
 alpha + delta: on the event that it holds, the argument above goes through.
@@ -30,17 +37,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.calibration._numbers import EPSILON, Vector, indicators, level, log_mean_exp, probabilities, sums
+from guardrail.calibration._numbers import EPSILON, Vector, indicators, level, log_mean_exp, probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-ODDS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
-"""By how much each stake supposes the odds of harm to exceed the bound's. Fixed before all data."""
+ODDS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1e3, 1e6)
+"""By how much the stakes suppose the odds of harm to exceed the bound's. Fixed before all data."""
 
 _LOG_ODDS = np.log(ODDS)
-_ROUNDING = 4.0 * EPSILON * (1.0 + float(_LOG_ODDS.max()))
-"""Most by which rounding moves one term of a stake's logarithm."""
+_ROUNDING = 6.0 * EPSILON * (1.0 + float(_LOG_ODDS.max()))
+"""Most by which rounding moves one gain, in nats, and the beginning that is added."""
 
 
 class Evidence(NamedTuple):
@@ -48,20 +55,24 @@ class Evidence(NamedTuple):
 
     Attributes:
         outcomes: how many were taken up.
-        log_stakes: float64[J], log of each stake.
+        bets: how many of them had a bound below 1.
+        log_stakes: float64[J], log of what is staked on each of the odds, begun at any outcome so far; -inf at first.
         rounding: nats by which rounding may have moved a log stake.
+        log_e_value: the present one, in nats, rounded down; 0 at the start.
         peak: the largest log e-value so far; 0 at the start.
     """
 
     outcomes: int
+    bets: int
     log_stakes: npt.NDArray[np.float64]
     rounding: float
+    log_e_value: float
     peak: float
 
 
 def init() -> Evidence:
-    """No evidence: every stake is 1."""
-    return Evidence(0, np.zeros(len(ODDS)), 0.0, 0.0)
+    """No evidence."""
+    return Evidence(0, 0, np.full(len(ODDS), -np.inf), 0.0, 0.0, 0.0)
 
 
 def update(state: Evidence, bounds: ArrayLike, harms: ArrayLike) -> tuple[Evidence, Vector]:
@@ -79,18 +90,24 @@ def update(state: Evidence, bounds: ArrayLike, harms: ArrayLike) -> tuple[Eviden
     """
     levels = probabilities("bounds", bounds)
     happened = indicators("harms", harms, len(levels))
-    if not len(levels):
-        return state, np.empty(0)
-    terms = happened[:, None] * _LOG_ODDS - np.log1p(np.expm1(_LOG_ODDS) * levels[:, None])
-    terms[levels == 1.0] = 0.0
-    stakes = sums(state.log_stakes, terms)
-    rounding = sums(state.rounding, _ROUNDING + EPSILON * np.abs(stakes).max(axis=1))
-    values = log_mean_exp(stakes)
-    values -= rounding + 8.0 * EPSILON * (1.0 + np.abs(stakes).max(axis=1))
-    after = Evidence(
-        state.outcomes + len(levels), stakes[-1], float(rounding[-1]), max(state.peak, float(values.max()))
-    )
-    return after, values
+    gains = happened[:, None] * _LOG_ODDS - np.log1p(np.expm1(_LOG_ODDS) * levels[:, None])
+    values = np.empty(len(levels))
+    for place, (bound, gain) in enumerate(zip(levels, gains, strict=True)):
+        state = _one(state, gain) if bound < 1.0 else state._replace(outcomes=state.outcomes + 1)
+        values[place] = state.log_e_value
+    return state, values
+
+
+def _one(state: Evidence, gain: npt.NDArray[np.float64]) -> Evidence:
+    bets = state.bets + 1
+    begun = 0.5 if bets == 1 else 0.5 / (bets * (bets - 1.0))
+    stakes = np.logaddexp(state.log_stakes, math.log(begun)) + gain
+    size = float(np.abs(stakes).max())
+    rounding = state.rounding + _ROUNDING + 2.0 * EPSILON * size
+    # What is staked on later beginnings has neither grown nor shrunk yet.
+    whole = np.logaddexp(log_mean_exp(stakes), -math.log(2.0 * bets))
+    value = float(whole) - rounding - 8.0 * EPSILON * (1.0 + size)
+    return Evidence(state.outcomes + 1, bets, stakes, rounding, value, max(state.peak, value))
 
 
 def threshold(alpha: float) -> float:

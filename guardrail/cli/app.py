@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import guardrail
-from guardrail.cli import check, decision, policy, replay, report, serve, worlds
+from guardrail.cli import calibration, check, decision, policy, replay, report, serve, worlds
 
 app = typer.Typer(
     name="guardrail",
@@ -41,4 +41,5 @@ report.add_to(app)
 worlds.add_to(app)
 decision.add_to(app)
 replay.add_to(app)
+calibration.add_to(app)
 app.add_typer(policy.app, name="policy")
