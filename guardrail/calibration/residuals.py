@@ -6,15 +6,16 @@ may change with t in any way, the running mean of q_t - p_t lies within
     (1/t) sum (h_s - p_s)  +-  radius_t      for all t at once, with probability at least 1 - alpha.
 
 This is the empirical Bernstein confidence sequence of Howard, Ramdas, McAuliffe and Sekhon, "Time-uniform,
-nonparametric, nonasymptotic confidence sequences", Annals of Statistics 49 (2021), Theorem 4, with p_t as the
-predictable guess of h_t: for every 0 <= l < 1, with psi(l) = -log(1 - l) - l,
+nonparametric, nonasymptotic confidence sequences", Annals of Statistics 49 (2021), Theorem 4. With g_t, a guess of h_t
+that is fixed before it (p_t, moved by what the predictions were off so far, and cut to [0, 1]), it says that for every
+0 <= l < 1, with psi(l) = -log(1 - l) - l,
 
-    exp( l * sum (h_s - q_s)  -  psi(l) * sum (h_s - p_s)^2 )
+    exp( l * sum (h_s - q_s)  -  psi(l) * sum (h_s - g_s)^2 )
 
 is a non-negative supermartingale that starts at 1, and so is the same of -sum (h_s - q_s). The mean over several l
 fixed in advance (discrete mixtures, section 3 of the same paper) reaches 2 / alpha with probability at most alpha / 2,
-and the radius is where it would. Good predictions make the sum of squares small and the radius with it; bad ones widen
-it and cost no validity.
+and the radius is where it would. Good guesses make the sum of squares small and the radius with it; bad ones widen it
+and cost no validity.
 
 The intervals of different t are about different means, so their intersection is no interval for any of them.
 """
@@ -45,7 +46,7 @@ class Residuals(NamedTuple):
         outcomes: how many were taken up.
         harms: number of harms.
         predicted: sum of predicted harm.
-        squares: sum of (harm - predicted)².
+        squares: sum of (harm - guess)².
     """
 
     outcomes: npt.NDArray[np.float64] | float
@@ -72,12 +73,16 @@ def update(state: Residuals, predicted: ArrayLike, harms: ArrayLike) -> tuple[Re
 
     :raises ValueError: if a prediction is NaN or outside [0, 1], an outcome neither 0 nor 1, or their numbers differ.
     """
-    guesses = probabilities("predicted", predicted)
-    happened = indicators("harms", harms, len(guesses))
-    if not len(guesses):
+    predictions = probabilities("predicted", predicted)
+    happened = indicators("harms", harms, len(predictions))
+    if not len(predictions):
         return state, Residuals(*(np.empty(0) for _ in state))
-    terms = np.stack([np.ones(len(guesses)), happened, guesses, (happened - guesses) ** 2], axis=1)
-    course = sums(np.array(state), terms)
+    ones = np.ones(len(predictions))
+    totals = sums(np.array(state[:3]), np.stack([ones, happened, predictions], axis=1))
+    count, harm, promised = np.concatenate([np.array([state[:3]]), totals])[:-1].T
+    guesses = np.clip(predictions + (harm - promised) / (count + 1.0), 0.0, 1.0)
+    squares = sums(np.array([state.squares]), ((happened - guesses) ** 2)[:, None])
+    course = np.concatenate([totals, squares], axis=1)
     return Residuals(*map(float, course[-1])), Residuals(*course.T)
 
 

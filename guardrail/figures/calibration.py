@@ -51,8 +51,9 @@ def _predictions(axes: Axes, row: Row, alpha: float) -> None:
         axes.fill_between(x, np.maximum(0.0, mean - radius), np.minimum(1.0, mean + radius), color="0.85", zorder=1)
         axes.plot(x, mean, color="black", linewidth=1.4, label=f"mean harm, confidence sequence {1 - alpha:.4g}")
         axes.plot(x, np.asarray(sums.predicted) / x, color="tab:blue", linestyle="--", label="mean predicted harm")
-        axes.legend(fontsize="x-small", frameon=False)
-    axes.set(xlabel="outcomes with a prediction", ylabel="probability of harm", ylim=(0.0, 1.0))
+        axes.set_ylim(0.0, min(1.0, 2.0 * float(max(mean[-1] + radius[-1], mean.max(), (sums.predicted / x).max()))))
+        axes.legend(fontsize="x-small", frameon=False, loc="upper right")
+    axes.set(xlabel="outcomes with a prediction", ylabel="probability of harm")
 
 
 def _evidence(axes: Axes, row: Row, threshold: float) -> None:
@@ -62,5 +63,6 @@ def _evidence(axes: Axes, row: Row, threshold: float) -> None:
     axes.axhline(threshold, color="tab:red", linestyle="--", label=f"alarm at {threshold:.3g}")
     if row.alarm_at is not None:
         axes.axvline(row.alarm_at, color="0.5", linestyle=":")
-    axes.legend(fontsize="x-small", frameon=False, loc="upper left")
+    axes.set_ylim(top=1.35 * max(threshold, *y))  # room for the legend, and always in view how far it is to an alarm
+    axes.legend(fontsize="x-small", frameon=False, loc="upper left", ncols=2)
     axes.set(xlabel="reported outcomes", ylabel="nats")

@@ -28,7 +28,8 @@ def test_batches_make_no_difference(outcomes, data):
 
 def test_the_sums_are_sums():
     state, course = run([0.25, 0.5, 1.0], [1, 0, 1])
-    assert state == (3.0, 2.0, 1.75, 0.75**2 + 0.5**2)
+    guesses = [0.25, 0.5 + 0.75 / 2, 1.0]
+    assert state == (3.0, 2.0, 1.75, (1 - guesses[0]) ** 2 + guesses[1] ** 2)
     np.testing.assert_array_equal(course.harms, [1, 1, 2])
 
 
