@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from guardrail.calibration_log import CURVES_KEPT, Calibration, Course, predicti
 from guardrail.canonical import canonical_json, digest
 from guardrail.errors import LogUnusable
 from guardrail.guard import Guard
-from guardrail.policy import parse_policy
+from guardrail.policy import load_policy, parse_policy
 from guardrail.store import open_store
 from guardrail.store.base import NewObservation
 from guardrail.store.decisions import LoggedDecision
 
+ROOT = Path(__file__).resolve().parents[1]
 TEXT = """
 schema: guardrail/v1
 name: tools
@@ -262,26 +264,6 @@ harm: outcome.fault
 bound: {kind: ratio, delta: 0.05}
 decision: {reject_above: 0.15}
 """
-STEPS = """
-schema: guardrail/v1
-name: walk
-description: Two states.
-context: {at: integer}
-action: {move: integer}
-hypotheses:
-  family: finite-mdp
-  state: context.at
-  action: action.move
-  horizon: HORIZON
-  default_policy: uniform
-  table:
-    - {name: calm, kernel: [[0, 0], [1, 1]]}
-    - {name: wild, kernel: [[0, {0: 0.5, 1: 0.5}], [1, 1]]}
-outcome: {name: state, type: integer, count: 2}
-harm: outcome.state == 1
-bound: {kind: ratio, delta: 0.05}
-decision: {reject_above: 0.9}
-"""
 
 
 def test_in_a_world_with_memory_the_bound_must_know_every_outcome_before(deployment):
@@ -297,9 +279,18 @@ def test_in_a_world_with_memory_the_bound_must_know_every_outcome_before(deploym
 
 
 def test_harm_within_several_steps_is_not_compared_with_one(deployment):
-    deployment.play("w", SOUND)
+    """What is promised is an unsafe state within 4 steps, and an outcome is the next: evidence, but no calibration."""
+    policy = load_policy(ROOT / "policies" / "frozen-lake" / "policy.yaml")
+    deployment.store.record_policy(policy.name, policy.revision, policy.document)
+    guard, context, action = Guard(policy, world="w"), {"state": 0}, {"action": 0}
+    verdict = guard.check(context, action)
+    deployment.store.append_decisions([LoggedDecision(verdict, context, action, 0.0).to_record()])
+    content = canonical_json({"action": action, "context": context, "outcome": {"state": 0}})
+    deployment.store.append_observations(
+        [NewObservation(policy.name, "w", verdict.decision_id, digest(content), content)]
+    )
     (row,) = calibrate(deployment.store).rows
-    row.steps = 3
+    assert (row.steps, row.outcomes, row.harms) == (4, 1, 0)
     assert predictions(row, 0.01) is None
 
 
