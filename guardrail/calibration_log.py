@@ -52,12 +52,13 @@ class Course:
 
 @dataclass(slots=True)
 class Row:
-    """One world under one revision of its policy.
+    """One log of a world under one revision of its policy.
 
     Attributes:
         policy: name of the policy.
         policy_revision: digest of the policy document.
         world: id of the world.
+        generation: of its log; each reset starts the next.
         decisions: number of decisions.
         accepted: how many of them are accepts.
         accepted_reported: how many of those have a report under their id.
@@ -74,6 +75,7 @@ class Row:
     policy: str
     policy_revision: str
     world: str
+    generation: int
     decisions: int = 0
     accepted: int = 0
     accepted_reported: int = 0
@@ -85,6 +87,12 @@ class Row:
     alarm_at: int | None = None
     residuals: residuals.Residuals = field(default_factory=residuals.init)
     course: Course | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        generation = f", generation {self.generation}" if self.generation > 1 else ""
+        return f"{self.policy}, world {self.world}{generation}, revision {self.policy_revision[:12]}"
 
     @property
     def accepted_unreported(self) -> int:
@@ -187,7 +195,7 @@ class Calibration:
         :raises StoreError: if the store cannot be read.
         """
         logged = self._store.decisions(self._policy, self._world)
-        for place, records in itertools.groupby(logged, lambda record: (record.policy, record.world)):
+        for place, records in itertools.groupby(logged, _log_of):
             rows: dict[str, Row] = {}
             for record in records:
                 self._count(rows, record)
@@ -203,7 +211,9 @@ class Calibration:
     def _count(self, rows: dict[str, Row], record: DecisionRecord) -> None:
         row = rows.get(record.policy_revision)
         if row is None:
-            row = rows[record.policy_revision] = Row(record.policy, record.policy_revision, record.world)
+            row = rows[record.policy_revision] = Row(
+                record.policy, record.policy_revision, record.world, record.generation
+            )
             policy = self._policies.get(record.policy_revision)
             if not isinstance(policy, str) and isinstance(policy.spec.hypotheses, FiniteMdp):
                 row.steps = policy.spec.hypotheses.horizon
@@ -247,3 +257,7 @@ class Calibration:
             return f"no outcome was reported under a decision's id ({self.unnamed} reports under other ids)"
         code, count = self.unusable.most_common(1)[0]
         return f"no report can be used; {count} are {code}, for instance: {self.examples[code]}"
+
+
+def _log_of(record: DecisionRecord) -> tuple[str, str, int]:
+    return record.policy, record.world, record.generation

@@ -8,6 +8,7 @@ GuardrailError
 ├── DecisionNotFound
 ├── ReportConflict              the id was used before with other content
 ├── LimitExceeded               a configured limit is reached
+├── DeadlinePassed              the caller's deadline has passed, so nothing was decided
 ├── Unauthenticated             the caller did not show who it is
 ├── PermissionDenied            the caller may not do this
 ├── SecurityInvalid             the security settings are wrong or partial, so the service does not start
@@ -125,6 +126,12 @@ class LimitExceeded(GuardrailError):
     def __init__(self, message: str, reason: str = "LIMIT_EXCEEDED", *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.reason, self.retry_after = reason, retry_after
+
+
+class DeadlinePassed(GuardrailError):
+    """The caller's deadline has passed, so nothing was decided: nobody would hear it."""
+
+    reason = "DEADLINE_EXCEEDED"
 
 
 class Unauthenticated(GuardrailError):
@@ -271,13 +278,15 @@ class NoVerdict(GuardrailError):
 
     Attributes:
         reason: the service's stable reason, or DEADLINE_EXCEEDED, UNREACHABLE, MALFORMED_REPLY, CLIENT_CLOSED.
+        retry_after: seconds after which the service may have one (OVERLOADED, RATE_LIMITED); None if it did not say.
+            The client does not try again by itself: that would be more load.
     """
 
     reason = "NO_VERDICT"
 
-    def __init__(self, message: str, reason: str = "NO_VERDICT") -> None:
+    def __init__(self, message: str, reason: str = "NO_VERDICT", *, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.retry_after = reason, retry_after
 
 
 class ActionBlocked(NoVerdict):

@@ -48,10 +48,11 @@ class Unusable:
     """A report under the id of a decision that says nothing about it.
 
     Attributes:
-        record: the decision; None if it is one of another world.
-        code: OTHER_WORLD; OTHER_ACTION (another context or action than was asked about); BOUND_TOO_LATE (the decision
-            knew the outcome); BOUND_TOO_OLD (in a world with memory, other outcomes came between); RECORD_UNREADABLE;
-            POLICY_UNKNOWN; HARM_UNOBSERVED (harm is a site of the world model); OUTCOME_MISFIT.
+        record: the decision; None if it is one of another log.
+        code: OTHER_WORLD (or another log of it); OTHER_ACTION (another context or action than was asked about);
+            BOUND_TOO_LATE (the decision knew the outcome); BOUND_TOO_OLD (in a world with memory, other outcomes came
+            between); RECORD_UNREADABLE; POLICY_UNKNOWN; HARM_UNOBSERVED (harm is a site of the world model);
+            OUTCOME_MISFIT.
         message: what is wrong.
     """
 
@@ -86,18 +87,20 @@ class Policies:
         return policy if policy.revision == revision else f"the document of revision {revision[:12]} is another's"
 
 
-def outcomes(store: Store, policies: Policies, policy: str, world: str) -> Iterator[Outcome | Unusable | None]:
-    """The reports of a world in the order of its log; None for one that names no decision.
+def outcomes(
+    store: Store, policies: Policies, policy: str, world: str, generation: int
+) -> Iterator[Outcome | Unusable | None]:
+    """The reports in one log of a world, in its order; None for one that names no decision.
 
     :raises StoreCorrupt: if a record's checksum does not fit it.
     :raises StoreError: if the store cannot be read.
     """
-    for report in store.observations(policy, world):
+    for report in store.observations(policy, world, generation=generation):
         record = store.decision(report.observation_id)
         if record is None:
             yield None
-        elif (record.policy, record.world) != (policy, world):
-            where = f"world {record.world!r} of policy {record.policy!r}"
+        elif (record.policy, record.world, record.generation) != (policy, world, generation):
+            where = f"generation {record.generation} of world {record.world!r} of policy {record.policy!r}"
             yield Unusable(None, "OTHER_WORLD", f"report {report.observation_id} names a decision of {where}")
         else:
             yield _joined(report, record, policies.get(record.policy_revision))

@@ -82,6 +82,7 @@ class Place(NamedTuple):
 
     policy: str
     world: str
+    generation: int
     policy_revision: str
 
 
@@ -204,11 +205,11 @@ class _Judges:
 
 
 class Forward:
-    """A world's posterior, moved forward through its observation log."""
+    """A world's posterior, moved forward through the observation log of one generation."""
 
     def __init__(self, judge: Judge, store: Store, place: Place) -> None:
         self.judge = judge
-        self._records = store.observations(place.policy, place.world)
+        self._records = store.observations(place.policy, place.world, generation=place.generation)
         self._state = judge.oracle.init()
         self._revision = 0
         self._misfit: str | None = None
@@ -287,7 +288,7 @@ def _columns(entry: Logged) -> Iterator[Difference]:
 
 def place_of(record: DecisionRecord) -> Place:
     """Where a decision was made; a log's decisions come grouped by it."""
-    return Place(record.policy, record.world, record.policy_revision)
+    return Place(record.policy, record.world, record.generation, record.policy_revision)
 
 
 def _flat(verdict: Mapping[str, Any]) -> dict[str, Any]:

@@ -160,6 +160,24 @@ def test_a_rejected_action_that_was_carried_out_counts_with_its_bound(deployment
     assert row.bounds == pytest.approx(0.03 + 0.3)
 
 
+def test_each_log_of_a_world_that_was_reset_has_a_row(deployment):
+    deployment.play("w", SOUND, steps=20)
+    left = next(r.decision_id for r in deployment.store.decisions() if r.decision == "reject")
+    deployment.store.reset_world("tools", "w", 1, "a new machine", "")
+    verdict, action = Guard(POLICY, world="w").check({}, {"tool": "a"}), {"tool": "a"}
+    record = replace(LoggedDecision(verdict, {}, action, 99.0).to_record(), generation=2)
+    deployment.store.append_decisions([record])
+    deployment.report("w", verdict.decision_id, action, True)
+    # The outcome of a decision of the closed log is about another posterior and another count.
+    deployment.report("w", left, {"tool": "b"}, True)
+    found = calibrate(deployment.store)
+    first, second = found.rows
+    assert (first.generation, first.outcomes) == (1, len(deployment.told))
+    assert (second.generation, second.outcomes, second.harms) == (2, 1, 1)
+    assert found.unusable == {"OTHER_WORLD": 1}
+    assert "generation 2" in second.title
+
+
 def test_only_what_was_asked_for_is_read(deployment):
     deployment.play("one", SOUND, steps=20)
     deployment.play("two", SOUND, steps=20)

@@ -88,8 +88,8 @@ class Altered:
     def decisions(self, policy=None, world=None):
         return map(self._decisions, self._store.decisions(policy, world))
 
-    def observations(self, policy, world, after=0):
-        return filter(None, map(self._observations, self._store.observations(policy, world, after)))
+    def observations(self, policy, world, after=0, generation=None):
+        return filter(None, map(self._observations, self._store.observations(policy, world, after, generation)))
 
 
 def codes(found):
@@ -275,3 +275,19 @@ def test_an_empty_log_is_refused(store, tmp_path):
         assert caught.value.reason == "LOG_EMPTY"
     finally:
         empty.close()
+
+
+def test_each_log_of_a_world_that_was_reset_is_folded_by_itself(store):
+    store.reset_world("coin", "one", 1, "a new machine", "")
+    guard = Guard(POLICY, world="one")
+    fresh = replace(
+        LoggedDecision(guard.check({}, {"kind": "high"}), {}, {"kind": "high"}, 99.0).to_record(), generation=2
+    )
+    store.append_decisions([fresh])
+    found = list(compare(store, POLICY, LOOSER, world="one"))
+    assert not codes(found)
+    (after,) = [one for one in found if one.record.generation == 2]
+    expected = guard.check({}, {"kind": "high"})
+    assert (after.old.harm_bound, after.old.decision) == (expected.harm_bound, expected.decision)
+    before = [one.old.harm_bound for one in found if one.record.generation == 1 and one.action == {"kind": "high"}]
+    assert before[-1] < after.old.harm_bound == before[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guardrail.cli.console import AsJson, ExitCode, emit, errors, report_error, text_console
+from guardrail.cli.console import AsJson, ExitCode, LogUrl, emit, errors, report_error, text_console
 from guardrail.cli.policy import policy_files
 from guardrail.cli.progress import counted
 from guardrail.cli.verdict import print_lines
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def calibration(
-    log: Annotated[str, typer.Option("--log", metavar="STORE", help="The store whose logs to use. It is only read.")],
+    log: LogUrl,
     policy: Annotated[str | None, typer.Option(metavar="NAME", help="Only decisions of this policy.")] = None,
     world: Annotated[str | None, typer.Option(metavar="ID", help="Only decisions of this world.")] = None,
     policies: Annotated[
@@ -104,9 +104,11 @@ def _row(row: Row, alpha: float) -> dict[str, Any]:
     from guardrail.calibration_log import predictions
 
     told = predictions(row, alpha)
-    names = ("policy", "policy_revision", "world", "decisions", "accepted", "accepted_unreported", "outcomes", "harms")
+    names = ("policy", "policy_revision", "world", "generation", "decisions", "accepted", "accepted_unreported")
     return {
         **{name: getattr(row, name) for name in names},
+        "outcomes": row.outcomes,
+        "harms": row.harms,
         "mean_bound": row.bounds / row.outcomes if row.outcomes else None,
         "steps": row.steps,
         "log_e_value": row.evidence.log_e_value,
@@ -127,7 +129,7 @@ def _row(row: Row, alpha: float) -> dict[str, Any]:
 def _print(found: Calibration) -> None:
     console = text_console()
     for row in found.rows:
-        console.print(f"{row.policy}, world {row.world}, revision {row.policy_revision[:12]}")
+        console.print(row.title)
         print_lines(console, list(_lines(row, found)))
     for code, count in sorted(found.unusable.items()):
         console.print(f"{count} reports left out, {code}: for instance {found.examples[code]}")

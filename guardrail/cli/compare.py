@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guardrail.cli.console import AsJson, ExitCode, emit, errors, jsonable, report_error, text_console
+from guardrail.cli.console import AsJson, ExitCode, LogUrl, emit, errors, jsonable, report_error, text_console
 from guardrail.cli.progress import counted
 from guardrail.domain import Decision
 
@@ -29,7 +29,7 @@ LOGGED = "logged"
 def compare(
     old: Annotated[str, typer.Argument(metavar="OLD", help=f"A policy file, or `{LOGGED}`: the verdicts of the log.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The candidate: a policy file.")],
-    log: Annotated[str, typer.Option("--log", metavar="STORE", help="The store whose logs to use. It is only read.")],
+    log: LogUrl,
     world: Annotated[str | None, typer.Option(metavar="ID", help="Only decisions of this world.")] = None,
     show_all: Annotated[bool, typer.Option("--all", help="List every flip and every doubt.")] = False,
     plot: Annotated[

@@ -29,7 +29,7 @@ def save(calibration: Calibration, file: Path) -> None:
     for row, (left, right) in zip(rows, panels, strict=True):
         _predictions(left, row, calibration.alpha)
         _evidence(right, row, calibration.threshold)
-        left.set_title(f"{row.policy}, world {row.world}, revision {row.policy_revision[:12]}", fontsize="small")
+        left.set_title(row.title, fontsize="small")
         told = "no alarm" if row.alarm_at is None else f"ALARM at outcome {row.alarm_at}"
         right.set_title(f"{told}; {row.accepted_unreported} accepted decisions without report", fontsize="small")
     shown, every = len(rows), sum(row.outcomes > 0 for row in calibration.rows)

@@ -10,18 +10,30 @@ from typing import TypeVar
 
 import structlog
 
+from guardrail.server.admission import ControlledDelay
+from guardrail.server.stalls import Busy
+
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 
 class KernelThread:
-    """Runs work in the order in which it was submitted."""
+    """Runs work in the order in which it was submitted.
 
-    def __init__(self) -> None:
+    Args:
+        patience: seconds that a check may wait for its turn at most; see `ControlledDelay`.
+
+    Attributes:
+        delay: says which checks waited too long; for this thread only.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.delay = ControlledDelay(patience)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self._busy = Busy()
         self._thread = threading.Thread(target=self._run, name="guardrail-kernel", daemon=True)
         self._thread.start()
 
@@ -57,6 +69,14 @@ class KernelThread:
         self.submit(attempt)
         return await future
 
+    def trouble(self, patience: float) -> str | None:
+        """Why no work gets done: the thread has ended, or is busy with one piece for more than `patience` seconds."""
+        if not self._thread.is_alive():
+            return "the kernel thread has ended"
+        if self._busy.seconds() > patience:
+            return f"a kernel call has been running for more than {patience:g} s"
+        return None
+
     def close(self) -> None:
         """Finish what is queued and stop."""
         with self._lock:
@@ -67,6 +87,7 @@ class KernelThread:
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             try:
-                work()
+                with self._busy:
+                    work()
             except Exception:
                 log.exception("kernel_work_failed")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+
+def _text_of_path(store: object) -> object:
+    return os.fspath(store) if isinstance(store, os.PathLike) else store
 
 
 class ServerSettings(BaseModel):
@@ -15,28 +20,80 @@ class ServerSettings(BaseModel):
     :raises pydantic.ValidationError: if a value is out of range or the address is not loopback.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The store's URL may hold a password: what is wrong is said without repeating what was given.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one; loopback only")
+    metrics_listen: str | None = Field(
+        None, description="host:port for `GET /metrics` over plain HTTP; port 0 picks a free one; off if unset"
+    )
     policies: tuple[Path, ...] = Field(description="policy files, or folders searched for */policy.yaml")
-    store: Path = Field(description="SQLite database file, made when missing")
+    store: Annotated[str, BeforeValidator(_text_of_path)] = Field(
+        min_length=1,
+        repr=False,
+        description="SQLite database file, made when missing, or postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
     device: Literal["cpu", "gpu"] = Field("cpu", description="what enumerated classes are computed on")
     max_request_bytes: Annotated[int, Field(ge=1_024, le=64 * 2**20)] = 2**20
-    max_waiting_checks: Annotated[int, Field(ge=1)] = 4_096
-    max_waiting_reports: Annotated[int, Field(ge=1)] = 16_384
+    max_metadata_bytes: Annotated[int, Field(ge=1_024, le=2**20)] = Field(
+        16 * 2**10, description="largest metadata of a call: tokens travel in it"
+    )
+    max_pending_calls: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        128,
+        description="calls that may wait to be read; from three quarters of it on, new ones are cancelled at random",
+    )
+    max_streams_per_connection: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        1_024, description="calls at once on one connection; the client holds further ones back"
+    )
+    max_connection_idle_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        1_800.0, description="a connection without calls is closed after so long; clients open another"
+    )
+    max_connection_age_seconds: Annotated[float, Field(ge=1, le=86_400)] | None = Field(
+        None, description="connections are closed after so long, so that clients spread over replicas; off if unset"
+    )
+    max_checks_in_flight: Annotated[int, Field(ge=1)] = Field(
+        1_024, description="checks under way at once; one more is refused as OVERLOADED"
+    )
+    max_check_wait_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        0.5, description="a check that waited longer for its turn at the kernel is refused as OVERLOADED"
+    )
+    max_waiting_reports: Annotated[int, Field(ge=1)] = Field(
+        16_384, description="reports that wait for their commit; further ones are refused as OVERLOADED"
+    )
     max_unwritten_decisions: Annotated[int, Field(ge=1)] = 65_536
     max_worlds: Annotated[int, Field(ge=1)] = 10_000
     max_watchers: Annotated[int, Field(ge=1)] = 64
+    stall_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        30.0, description="a kernel call or a store transaction that takes longer counts as hung: health says so"
+    )
     snapshot_every: Annotated[int, Field(ge=1)] = Field(10_000, description="observations between snapshots of a world")
     drain_seconds: Annotated[float, Field(ge=0, le=3_600)] = Field(10.0, description="grace for requests at shutdown")
-    compilation_cache: Path | None = Field(None, description="folder for compiled kernels; beside the store if unset")
+    compilation_cache: Path | None = Field(
+        None, description="folder for compiled kernels; beside the database file or in the user's cache if unset"
+    )
+
+    @property
+    def store_folder(self) -> Path | None:
+        """Where the database file lies; None if the store is no file."""
+        scheme, separator, path = self.store.partition("://")
+        if not separator:
+            return Path(self.store).parent
+        return Path(path.removeprefix("/")).parent if scheme == "sqlite" else None
+
+    @property
+    def kernel_folder(self) -> Path:
+        """Where compiled kernels are kept."""
+        if self.compilation_cache is not None:
+            return self.compilation_cache
+        if self.store_folder is not None:
+            return self.store_folder / "kernels"
+        cache = os.environ.get("XDG_CACHE_HOME", "")
+        return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "guardrail" / "kernels"
 
     @field_validator("listen")
     @classmethod
     def _loopback_only(cls, listen: str) -> str:
-        host, separator, port = listen.rpartition(":")
-        if not separator or not port.isdigit() or int(port) > 65_535:
-            raise ValueError(f"listen address {listen!r} is not host:port")
+        host = _host(listen)
         name = host.strip("[]")
         try:
             loopback = name == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -46,3 +103,17 @@ class ServerSettings(BaseModel):
             # The service has no authentication, so nobody beyond this machine may reach it.
             raise ValueError(f"the service listens on loopback only (127.0.0.1, ::1, localhost), not on {host!r}")
         return listen
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _an_address(cls, listen: str | None) -> str | None:
+        if listen is not None:
+            _host(listen)
+        return listen
+
+
+def _host(listen: str) -> str:
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ValueError(f"listen address {listen!r} is not host:port")
+    return host

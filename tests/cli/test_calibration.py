@@ -76,8 +76,9 @@ def test_one_document_for_programs(cli, database):
     ]  # fmt: skip
     sound, wrong = result.json["worlds"]
     assert list(sound) == [
-        "policy", "policy_revision", "world", "decisions", "accepted", "accepted_unreported", "outcomes", "harms",
-        "mean_bound", "steps", "log_e_value", "largest_log_e_value", "alarm", "alarm_at_outcome", "predictions",
+        "policy", "policy_revision", "world", "generation", "decisions", "accepted", "accepted_unreported", "outcomes",
+        "harms", "mean_bound", "steps", "log_e_value", "largest_log_e_value", "alarm", "alarm_at_outcome",
+        "predictions",
     ]  # fmt: skip
     assert (sound["alarm"], wrong["alarm"]) == (False, True)
     assert wrong["largest_log_e_value"] >= result.json["alarm_log_e_value"]
