@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import program_policies
 import pytest
 
 from guardrail.calibration import evidence, residuals
@@ -10,6 +11,7 @@ from guardrail.calibration_log import CURVES_KEPT, Calibration, Course, predicti
 from guardrail.canonical import canonical_json, digest
 from guardrail.errors import LogUnusable
 from guardrail.guard import Guard
+from guardrail.oracles.build import close
 from guardrail.policy import load_policy, parse_policy
 from guardrail.store import open_store
 from guardrail.store.base import NewObservation
@@ -333,3 +335,19 @@ def test_courses_are_kept_of_the_worlds_with_the_most_evidence(deployment):
     assert len(kept) == CURVES_KEPT
     assert {"w0", "w5"} <= kept
     assert all(row.course is None for row in calibrate(deployment.store).rows)
+
+
+@pytest.mark.slow
+def test_harm_of_a_program_is_known_from_its_files(deployment, tmp_path):
+    policy = load_policy(program_policies.write(tmp_path / "p"))
+    deployment.store.record_policy(policy.name, policy.revision, policy.document)
+    guard, context = Guard(policy, world="w"), {"x": 1.0}
+    verdict = guard.check(context, {})
+    close(guard._judge.oracle)
+    deployment.store.append_decisions([LoggedDecision(verdict, context, {}, 0.0).to_record()])
+    content = canonical_json({"action": {}, "context": context, "outcome": {"y": 5.5}})
+    deployment.store.append_observations([NewObservation("p", "w", verdict.decision_id, digest(content), content)])
+    (row,) = calibrate(deployment.store, policies=[policy]).rows
+    assert (row.outcomes, row.harms) == (1, 1)
+    with pytest.raises(LogUnusable, match="a program is code"):
+        calibrate(deployment.store)

@@ -4,6 +4,7 @@ import sqlite3
 from collections import Counter
 from dataclasses import replace
 
+import program_policies
 import pytest
 
 from guardrail import comparison
@@ -12,7 +13,8 @@ from guardrail.comparison import compare
 from guardrail.domain import Decision
 from guardrail.errors import LogUnusable, StoreCorrupt
 from guardrail.guard import Guard
-from guardrail.policy import parse_policy
+from guardrail.oracles.build import close
+from guardrail.policy import load_policy, parse_policy
 from guardrail.records import verdict_from_dict
 from guardrail.store import open_store
 from guardrail.store.base import NewObservation
@@ -291,3 +293,27 @@ def test_each_log_of_a_world_that_was_reset_is_folded_by_itself(store):
     assert (after.old.harm_bound, after.old.decision) == (expected.harm_bound, expected.decision)
     before = [one.old.harm_bound for one in found if one.record.generation == 1 and one.action == {"kind": "high"}]
     assert before[-1] < after.old.harm_bound == before[0]
+
+
+@pytest.mark.slow
+def test_programs_are_compared_from_their_files(tmp_path):
+    """The store does not hold code: OLD `logged` needs none, and the candidate's runs in a process of its own."""
+    old = load_policy(program_policies.write(tmp_path / "old"))
+    new = load_policy(program_policies.write(tmp_path / "new", ("reject_above: 0.1", "reject_above: 0.9")))
+    store, guard = open_store(tmp_path / "log.db"), Guard(old, world="w")
+    try:
+        store.record_policy(old.name, old.revision, old.document)
+        for step in range(3):
+            context = {"x": 1.0 + step}
+            store.append_decisions([LoggedDecision(guard.check(context, {}), context, {}, float(step)).to_record()])
+            guard.observe(context, {}, 0.2)
+            content = canonical_json({"action": {}, "context": context, "outcome": {"y": 0.2}})
+            store.append_observations([NewObservation(old.name, "w", str(step), digest(content), content)])
+        logged, files = (list(compare(store, side, new)) for side in (None, old))
+    finally:
+        store.close()
+        close(guard._judge.oracle)
+    assert not codes(logged)
+    assert any(one.loosens for one in logged)
+    assert [(o.old.decision, o.new.decision) for o in logged] == [(o.old.decision, o.new.decision) for o in files]
+    assert [o.old.harm_bound for o in logged] == pytest.approx([o.old.harm_bound for o in files], abs=1e-9)
