@@ -54,6 +54,16 @@ StoreUrl: TypeAlias = Annotated[
         "Give a URL with a password in the environment: others see a command line.",
     ),
 ]
+LogUrl: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--log",
+        envvar="GUARDRAIL_STORE",
+        show_envvar=True,
+        metavar="PATH|URL",
+        help="The store whose logs to read: as for --store of `guardrail serve`. It is only read.",
+    ),
+]
 JsonText: TypeAlias = str
 """An option's text: JSON, `@FILE`, or `@-` for standard input."""
 

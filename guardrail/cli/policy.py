@@ -1,4 +1,4 @@
-"""`guardrail policy lint|test|schema|diff|init|reload`."""
+"""`guardrail policy lint|test|schema|diff|compare|init|reload`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guardrail.cli import init
+from guardrail.cli import compare, init
 from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_TARGET,
@@ -91,10 +91,10 @@ def diff(
 ) -> None:
     """Say what changes from one policy to another, and whether the guarantee starts anew."""
     from guardrail.policy import load_policy
-    from guardrail.policy.diff import diff as compare
+    from guardrail.policy.diff import diff as changes
 
     with errors(as_json):
-        found = compare(load_policy(old), load_policy(new))
+        found = changes(load_policy(old), load_policy(new))
     if as_json:
         emit(found.to_dict())
     else:
@@ -155,6 +155,7 @@ def _print_suite(result: dict[str, Any]) -> None:
     typer.echo(f"{result['path']}: {passed} of {len(result['cases'])} cases pass")
 
 
+app.command(epilog="Example: guardrail policy compare logged proposed.yaml --log var/guardrail.db")(compare.compare)
 app.command(epilog="Example: guardrail policy init my-tool --family beta-bernoulli")(init.init)
 
 

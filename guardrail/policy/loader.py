@@ -17,7 +17,7 @@ from guardrail.errors import PolicyError, Problem
 from guardrail.policy import checks, wording
 from guardrail.policy.analysis import MAX_POLICY_COST, Finding, is_numeric, list_length
 from guardrail.policy.document import Document, Route, in_order
-from guardrail.policy.expressions import CheckedExpression, Environment
+from guardrail.policy.expressions import CheckedExpression, Environment, Program
 from guardrail.policy.harm import harm_event, integer_event
 from guardrail.policy.inputs import FieldReader
 from guardrail.policy.memory_schema import IntegerOutcomeSpec
@@ -97,6 +97,7 @@ class _Draft:
     category: CheckedExpression | None = None
     rules: list[CheckedExpression] = field(default_factory=list)
     harm: HarmEvent | None = None
+    harm_program: Program | None = None
     program: ProgramSource | None = None
     costs: dict[Route, float] = field(default_factory=dict)
     data: dict[Any, Any] = field(default_factory=dict)
@@ -215,7 +216,7 @@ class _Draft:
         if isinstance(event, Finding):
             self._inside(("harm",), event)
         else:
-            self.harm = event
+            self.harm, self.harm_program = event, checked.program
 
     def _harm_of_model(self) -> None:
         if isinstance(self.sections["hypotheses"], ProgramSpec):
@@ -299,6 +300,7 @@ def _programs(draft: _Draft, spec: PolicySpec) -> Programs:
         features=features,
         category=draft.category,
         rules=rules,
+        harm=draft.harm_program,
         feature_list=environment.combine("[]", outputs),
         any_rule=environment.combine(" || ", [rule.program.text for rule in rules]) if rules else None,
     )
