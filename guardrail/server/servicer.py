@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -84,6 +85,8 @@ class Servicer:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        # A hostile document takes seconds to read: one at a time, and never those whose callers are gone.
+        self._documents = ThreadPoolExecutor(1, "guardrail-documents")
 
     @unary
     async def CheckAction(self, request: Any, context: Context) -> pb.CheckActionResponse:
@@ -167,7 +170,8 @@ class Servicer:
     @unary
     async def ValidatePolicy(self, request: Any, context: Context) -> pb.ValidatePolicyResponse:
         try:
-            policy = await asyncio.to_thread(parse_policy, request.document)
+            loop = asyncio.get_running_loop()
+            policy = await loop.run_in_executor(self._documents, parse_policy, request.document)
         except PolicyError as error:
             problems = [pb.Problem(line=p.line, column=p.column, message=p.message) for p in error.problems]
             return pb.ValidatePolicyResponse(problems=problems)
