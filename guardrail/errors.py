@@ -8,6 +8,7 @@ GuardrailError
 ├── DecisionNotFound
 ├── ReportConflict              the id was used before with other content
 ├── LimitExceeded               a configured limit is reached
+├── DeadlinePassed              the caller's deadline has passed, so nothing was decided
 ├── Unauthenticated             the caller did not show who it is
 ├── PermissionDenied            the caller may not do this
 ├── SecurityInvalid             the security settings are wrong or partial, so the service does not start
@@ -124,6 +125,12 @@ class LimitExceeded(GuardrailError):
     def __init__(self, message: str, reason: str = "LIMIT_EXCEEDED", *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.reason, self.retry_after = reason, retry_after
+
+
+class DeadlinePassed(GuardrailError):
+    """The caller's deadline has passed, so nothing was decided: nobody would hear it."""
+
+    reason = "DEADLINE_EXCEEDED"
 
 
 class Unauthenticated(GuardrailError):

@@ -143,8 +143,15 @@ class Judge:
         answers = iter(self.oracle.bound(state, np.stack(rows), deadline))
         return [next(answers) if p.row is not None else None for p in prepared]
 
-    def decide(self, prepared: PreparedCheck, bound: HarmBound | None, world: str, posterior_revision: int) -> Verdict:
-        """Turn a bound into a verdict. Without a sound bound the answer is always reject."""
+    def decide(
+        self,
+        prepared: PreparedCheck,
+        bound: HarmBound | None,
+        world: str,
+        posterior_revision: int,
+        notices: tuple[Reason, ...] = (),
+    ) -> Verdict:
+        """Turn a bound into a verdict. Without a sound bound the answer is always reject. Notices change nothing."""
         thresholds = self.policy.spec.decision
         decision, reasons = self._weigh(prepared, bound)
         usable = bound is not None and bound.failure is None
@@ -163,6 +170,7 @@ class Judge:
             posterior_revision=posterior_revision,
             decision_id=_ids.next(),
             search=bound.search if bound is not None else None,
+            notices=notices,
         )
 
     def _weigh(self, prepared: PreparedCheck, bound: HarmBound | None) -> tuple[Decision, tuple[Reason, ...]]:

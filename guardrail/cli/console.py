@@ -43,6 +43,17 @@ PolicyName: TypeAlias = Annotated[str, typer.Option("--policy", metavar="NAME", 
 WorldId: TypeAlias = Annotated[
     str, typer.Option("--world", metavar="ID", help="The world: agents that act in one environment share one.")
 ]
+StoreUrl: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="GUARDRAIL_STORE",
+        show_envvar=True,
+        metavar="PATH|URL",
+        help="A SQLite file, or postgresql://USER@HOST/DATABASE. "
+        "Give a URL with a password in the environment: others see a command line.",
+    ),
+]
 JsonText: TypeAlias = str
 """An option's text: JSON, `@FILE`, or `@-` for standard input."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 def decision(
     decision_id: Annotated[str, typer.Argument(help="The id from the verdict.")],
     store: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Read the database itself, without a service.")
+        str | None, typer.Option(metavar="PATH|URL", help="Read the database itself, without a service.")
     ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
@@ -53,18 +52,18 @@ def decision(
 _Parts = tuple["Verdict", "Mapping[str, JsonValue]", "Mapping[str, JsonValue]", "datetime"]
 
 
-def _from_store(path: Path, decision_id: str) -> _Parts:
+def _from_store(url: str, decision_id: str) -> _Parts:
     from datetime import UTC, datetime
 
     from guardrail.errors import DecisionNotFound, StoreCorrupt
     from guardrail.store import open_store
     from guardrail.store.decisions import LoggedDecision
 
-    store = open_store(path, read_only=True)
+    store = open_store(url, read_only=True)
     try:
         record = store.decision(decision_id)
         if record is None:
-            raise DecisionNotFound(f"no decision {decision_id!r} is in {path}")
+            raise DecisionNotFound(f"no decision {decision_id!r} is in that store")
         logged = LoggedDecision.from_record(record)
     except (KeyError, ValueError, TypeError) as error:
         raise StoreCorrupt(f"the record of decision {decision_id!r} cannot be read") from error

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guardrail.cli.console import AsJson, ExitCode, emit, errors, progress_console, report_error, text_console
+from guardrail.cli.console import (
+    AsJson,
+    ExitCode,
+    StoreUrl,
+    emit,
+    errors,
+    progress_console,
+    report_error,
+    text_console,
+)
 from guardrail.cli.policy import policy_files
 
 if TYPE_CHECKING:
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def replay(
-    store: Annotated[Path, typer.Option(metavar="PATH", help="The SQLite database. It is only read.")],
+    store: StoreUrl,
     policy: Annotated[str | None, typer.Option(metavar="NAME", help="Only decisions of this policy.")] = None,
     world: Annotated[str | None, typer.Option(metavar="ID", help="Only decisions of this world.")] = None,
     policies: Annotated[
@@ -30,8 +39,8 @@ def replay(
     """Recompute every logged decision from the logs and report those that differ; there must be none.
 
     A decision differs if its decision, its reason codes, what its guarantee promises, or a number beyond
-    1e-9 is not what policy document, observation log and request give. A service may be writing to the store.
-    The store does not hold programs: give the files of their policies with --policies.
+    1e-9 is not what policy document, observation log and request give. The store is only read;
+    a service may be writing to it. It does not hold programs: give the files of their policies with --policies.
 
     Exit status: 0 if every decision is reproduced, 1 if any differs or the log is damaged.
     """

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from guardrail.cli.console import AsJson, emit, errors
+from guardrail.cli.console import AsJson, StoreUrl, emit, errors
 from guardrail.cli.logs import configure_logs
 
 
@@ -26,10 +26,14 @@ def serve(
         list[Path],
         typer.Option(metavar="PATH", help="A policy file, or a folder searched for */policy.yaml. Repeatable."),
     ],
-    store: Annotated[Path, typer.Option(metavar="PATH", help="The SQLite database; made when missing.")],
+    store: StoreUrl,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Loopback address; port 0 picks a free one.")
     ] = "127.0.0.1:7410",
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Serve Prometheus metrics at http://HOST:PORT/metrics; off if unset."),
+    ] = None,
     device: Annotated[
         Device, typer.Option(help="What enumerated hypothesis classes are computed on: all its devices of this kind.")
     ] = Device.CPU,
@@ -42,7 +46,10 @@ def serve(
     max_request_bytes: Annotated[int | None, typer.Option(metavar="BYTES", help="Largest request.")] = None,
     max_worlds: Annotated[int | None, typer.Option(metavar="N", help="Most worlds that hold observations.")] = None,
     compilation_cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where compiled kernels are kept; beside the store if unset.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where compiled kernels are kept; beside the database file or in ~/.cache if unset."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,6 +62,7 @@ def serve(
     configure_logs(readable=False if as_json else None)
     given = {
         "device": device.value,
+        "metrics_listen": metrics,
         "drain_seconds": drain_seconds,
         "snapshot_every": snapshot_every,
         "max_request_bytes": max_request_bytes,
@@ -74,7 +82,7 @@ def serve(
         asyncio.run(run(settings, started=started))
 
 
-def _settings(listen: str, policies: list[Path], store: Path, given: dict[str, Any]) -> Any:
+def _settings(listen: str, policies: list[Path], store: str, given: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from guardrail.server.settings import ServerSettings
@@ -82,7 +90,9 @@ def _settings(listen: str, policies: list[Path], store: Path, given: dict[str, A
     try:
         return ServerSettings(listen=listen, policies=tuple(policies), store=store, **given)
     except ValidationError as error:
-        lines = (f"--{e['loc'][0]}: {e['msg']}".replace("_", "-", 3) for e in error.errors())
+        options = {"metrics_listen": "metrics"}
+        named = ((str(e["loc"][0]), e["msg"]) for e in error.errors())
+        lines = (f"--{options.get(name, name).replace('_', '-')}: {message}" for name, message in named)
         raise typer.BadParameter("; ".join(lines)) from error
 
 

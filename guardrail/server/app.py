@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from guardrail.errors import NotServing
+from guardrail.errors import GuardrailError, NotServing
 from guardrail.server import contract
+from guardrail.server.exposition import Exposition
+from guardrail.server.gauges import read_gauges
+from guardrail.server.health import Health, HealthServicer, States
 from guardrail.server.kernel import KernelThread
+from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
 from guardrail.server.service import Service
-from guardrail.server.servicer import UNKNOWN_METHODS, Servicer, generic_handler
+from guardrail.server.servicer import Servicer, UnknownMethods, generic_handler
 from guardrail.server.settings import ServerSettings
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
@@ -27,8 +32,7 @@ from guardrail.store import open_store
 
 log = structlog.get_logger()
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_HEALTH = "grpc.health.v1.Health"
 
 
 def configure_jax(folder: Path) -> None:
@@ -55,29 +59,51 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
     :raises StoreError: if the store cannot be opened.
     :raises NotServing: if the address cannot be bound.
     """
-    configure_jax(settings.compilation_cache or settings.store.parent / "kernels")
+    configure_jax(settings.kernel_folder)
     async with contextlib.AsyncExitStack() as stack:
-        settings.store.parent.mkdir(parents=True, exist_ok=True)
+        metrics = Metrics()
+        if settings.metrics_listen is not None:
+            exposition = Exposition(settings.metrics_listen, metrics.registry)
+            stack.push_async_callback(asyncio.to_thread, exposition.close)
+            log.info("metrics", port=exposition.port)
+        if settings.store_folder is not None:
+            settings.store_folder.mkdir(parents=True, exist_ok=True)
         store = await asyncio.to_thread(open_store, settings.store)
         stack.callback(store.close)
         writer = Writer(
             store,
+            metrics,
             max_waiting_reports=settings.max_waiting_reports,
             max_unwritten_decisions=settings.max_unwritten_decisions,
         )
         stack.push_async_callback(asyncio.to_thread, writer.close)
         kernel = KernelThread()
         stack.push_async_callback(asyncio.to_thread, kernel.close)
-        registry = Registry(settings, store, writer, kernel)
+        registry = Registry(settings, store, writer, kernel, metrics)
         stack.push_async_callback(registry.close)
         watchers = Watchers(settings.max_watchers)
-        servicer = Servicer(Service(registry, writer, store, watchers))
+        servicer = Servicer(Service(registry, writer, store, watchers, metrics), metrics)
+        read_gauges(metrics, registry, writer, watchers)
 
-        checks = health.aio.HealthServicer()
+        def look() -> States:
+            return States(
+                phase="serving" if registry.loaded else "starting",
+                decision_log=writer.log_failure,
+                store=writer.store_trouble(settings.stall_seconds),
+                kernel=kernel.trouble(settings.stall_seconds),
+                policies_stale=registry.notices.stale_since is not None,
+            )
+
+        checks = HealthServicer()
+        health = Health(checks, metrics, look)
+        health.review()
         server, port = await _listen(settings, servicer, checks)
-        stack.push_async_callback(_drain, server, checks, watchers, settings.drain_seconds)
+        reviews = asyncio.create_task(health.keep_reviewing())
+        stack.callback(reviews.cancel)
+        stack.push_async_callback(_drain, server, health, watchers, settings.drain_seconds)
         await registry.load()
-        await _announce(checks, _SERVING)
+        stack.enter_context(_reload_on_hangup(registry))
+        health.review()
         log.info("serving", port=port, policies=[p.name for p in registry.policies()])
         yield port
 
@@ -100,9 +126,7 @@ async def serve(settings: ServerSettings, *, started: Any = None) -> None:
         log.info("draining")
 
 
-async def _listen(
-    settings: ServerSettings, servicer: Servicer, checks: health.aio.HealthServicer
-) -> tuple[grpc.aio.Server, int]:
+async def _listen(settings: ServerSettings, servicer: Servicer, checks: HealthServicer) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(
         options=(
             ("grpc.max_receive_message_length", settings.max_request_bytes),
@@ -111,10 +135,9 @@ async def _listen(
     )
     server.add_generic_rpc_handlers((generic_handler(servicer),))
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    names = (contract.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    names = (contract.SERVICE, _HEALTH, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, pool=contract.POOL)
-    server.add_generic_rpc_handlers((UNKNOWN_METHODS,))  # the last one is asked last
-    await _announce(checks, _NOT_SERVING)
+    server.add_generic_rpc_handlers((UnknownMethods(servicer.metrics),))  # the last one is asked last
     try:
         port = server.add_insecure_port(settings.listen)
     except RuntimeError as error:
@@ -123,14 +146,33 @@ async def _listen(
     return server, port
 
 
-async def _announce(checks: health.aio.HealthServicer, status: Any) -> None:
-    for name in ("", contract.SERVICE):
-        await checks.set(name, status)
+@contextlib.contextmanager
+def _reload_on_hangup(registry: Registry) -> Iterator[None]:
+    """Read the policy files again on SIGHUP, where this process's signals are its own to handle."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    async def reload() -> None:
+        try:
+            log.info("policies_reloaded", changed=await registry.load())
+        except Exception as error:
+            log.error("policies_not_reloaded", why=str(error), exc_info=not isinstance(error, GuardrailError))
+
+    def hang_up() -> None:
+        task = loop.create_task(reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def _drain(
-    server: grpc.aio.Server, checks: health.aio.HealthServicer, watchers: Watchers, seconds: float
-) -> None:
-    await checks.enter_graceful_shutdown()
+async def _drain(server: grpc.aio.Server, health: Health, watchers: Watchers, seconds: float) -> None:
+    health.stop()
     watchers.close()
     await server.stop(seconds)

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import structlog
 
+from guardrail.server.stalls import Busy
+
 log = structlog.get_logger()
 
 T = TypeVar("T")
@@ -22,6 +24,7 @@ class KernelThread:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self._busy = Busy()
         self._thread = threading.Thread(target=self._run, name="guardrail-kernel", daemon=True)
         self._thread.start()
 
@@ -57,6 +60,14 @@ class KernelThread:
         self.submit(attempt)
         return await future
 
+    def trouble(self, patience: float) -> str | None:
+        """Why no work gets done: the thread has ended, or is busy with one piece for more than `patience` seconds."""
+        if not self._thread.is_alive():
+            return "the kernel thread has ended"
+        if self._busy.seconds() > patience:
+            return f"a kernel call has been running for more than {patience:g} s"
+        return None
+
     def close(self) -> None:
         """Finish what is queued and stop."""
         with self._lock:
@@ -67,6 +78,7 @@ class KernelThread:
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             try:
-                work()
+                with self._busy:
+                    work()
             except Exception:
                 log.exception("kernel_work_failed")

@@ -27,6 +27,8 @@ from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
 from guardrail.rebuild import make_snapshot, restore
 from guardrail.server.kernel import KernelThread
+from guardrail.server.metrics import Metrics
+from guardrail.server.notices import Notices
 from guardrail.server.settings import ServerSettings
 from guardrail.server.world import World
 from guardrail.server.writer import Writer
@@ -67,8 +69,12 @@ class LoadedPolicy:
 class Registry:
     """All loaded policies. Call it from the event loop only."""
 
-    def __init__(self, settings: ServerSettings, store: Store, writer: Writer, kernel: KernelThread) -> None:
+    def __init__(
+        self, settings: ServerSettings, store: Store, writer: Writer, kernel: KernelThread, metrics: Metrics
+    ) -> None:
         self._settings = settings
+        self._metrics = metrics
+        self.notices = Notices()
         self._store = store
         self._writer = writer
         self._kernel = kernel
@@ -91,6 +97,19 @@ class Registry:
         return await asyncio.shield(asyncio.create_task(self._load()))
 
     async def _load(self) -> list[str]:
+        if not self._loaded:
+            return await self._load_all()
+        try:
+            changed = await self._load_all()
+        except Exception as error:
+            self._metrics.reloaded(success=False)
+            self.notices.reload_failed(error)
+            raise
+        self._metrics.reloaded(success=True)
+        self.notices.reload_succeeded()
+        return changed
+
+    async def _load_all(self) -> list[str]:
         async with self._reload_lock:
             policies = await asyncio.to_thread(read_policies, self._settings.policies)
             fresh = {p.name: p for p in policies}
@@ -119,6 +138,11 @@ class Registry:
             self._loaded = True
             return sorted([*changed, *gone])
 
+    @property
+    def loaded(self) -> bool:
+        """True once the policies are loaded."""
+        return self._loaded
+
     def policy(self, name: str) -> LoadedPolicy:
         """A loaded policy.
 
@@ -136,6 +160,18 @@ class Registry:
     def policies(self) -> list[Policy]:
         """The loaded policies, sorted by name."""
         return [self._policies[name].judge.policy for name in sorted(self._policies)]
+
+    def waiting_checks(self) -> int:
+        """Number of checks that wait for a kernel call. Any thread may ask."""
+        loaded = list(self._policies.values())
+        return sum(world.waiting for one in loaded for world in [one.prior, *list(one.worlds.values())])
+
+    def worlds_in(self, state: str) -> int:
+        """Number of worlds in one of `metrics.WORLD_STATES`. Any thread may ask."""
+        loaded = list(self._policies.values())
+        if state == "broken":
+            return sum(len(one.broken) for one in loaded)
+        return sum(_state(world) == state for one in loaded for world in list(one.worlds.values()))
 
     def world(self, loaded: LoadedPolicy, world_id: str) -> World:
         """The world that answers checks for an id; a world without observations stands at the prior.
@@ -260,6 +296,7 @@ class Registry:
             state,
             revision,
             kernel=kernel,
+            metrics=self._metrics,
             max_waiting=self._settings.max_waiting_checks,
             on_advance=self._maybe_snapshot,
         )
@@ -285,6 +322,10 @@ class Registry:
             log.warning("snapshot_not_saved", world=world.world_id, why=str(error))
             return
         world.snapshot_revision = max(world.snapshot_revision, revision)
+
+
+def _state(world: World) -> str:
+    return "failed" if world.failed else "refuted" if world.refuted else "serving"
 
 
 def read_policies(paths: Iterable[Path]) -> list[Policy]:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
+    DeadlinePassed,
     DecisionNotFound,
+    GuardrailError,
     InvalidInput,
     ReportConflict,
     RevisionMismatch,
@@ -20,6 +22,7 @@ from guardrail.errors import (
 from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
+from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
@@ -53,11 +56,12 @@ class WorldView:
 class Service:
     """Checks, reports and reads. Call it from the event loop only."""
 
-    def __init__(self, registry: Registry, writer: Writer, store: Store, watchers: Watchers) -> None:
+    def __init__(self, registry: Registry, writer: Writer, store: Store, watchers: Watchers, metrics: Metrics) -> None:
         self._registry = registry
         self._writer = writer
         self._store = store
         self._watchers = watchers
+        self._metrics = metrics
 
     async def check(
         self,
@@ -67,6 +71,7 @@ class Service:
         actions: Sequence[JsonObject],
         revision: str = "",
         deadline: float | None = None,
+        expires: float | None = None,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
 
@@ -77,7 +82,9 @@ class Service:
             actions: each action's fields.
             revision: of the policy, if the caller insists on one.
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
+            expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
 
+        :raises DeadlinePassed: if `expires` came before the bounds.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
         :raises DecisionLogUnavailable: if the decision could not be logged.
@@ -90,19 +97,28 @@ class Service:
             raise RevisionMismatch(f"policy {policy!r} is loaded at revision {judge.policy.revision}, not {revision}")
         self._writer.require_log()
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline)
+        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline, expires)
+        if expires is not None and time.monotonic() >= expires:
+            raise DeadlinePassed("the caller's deadline passed before a bound was there")
         now = time.time()
+        notices = self._registry.notices.present
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
-            verdict = judge.decide(check, bound, world_id, posterior_revision)
+            verdict = judge.decide(check, bound, world_id, posterior_revision, notices)
             decision = LoggedDecision(verdict, context, action, now)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
+            self._metrics.verdict(policy, verdict.decision)
             verdicts.append(verdict)
         return verdicts
 
     async def _bounds(
-        self, loaded: LoadedPolicy, world_id: str, prepared: Sequence[PreparedCheck], deadline: float | None
+        self,
+        loaded: LoadedPolicy,
+        world_id: str,
+        prepared: Sequence[PreparedCheck],
+        deadline: float | None,
+        expires: float | None,
     ) -> tuple[list[HarmBound | None], int]:
         """Bounds and the revision of their posterior: the current one, where an older one is unsound.
 
@@ -110,7 +126,7 @@ class Service:
         outcomes keep coming in faster than bounds are computed, the checks are rejected.
         """
         for _ in range(ATTEMPTS):
-            bounds, revision = await self._registry.world(loaded, world_id).bounds(prepared, deadline)
+            bounds, revision = await self._registry.world(loaded, world_id).bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
                 return bounds, revision
             # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
@@ -130,9 +146,19 @@ class Service:
         :raises WorldUnavailable: if the world's posterior is lost; they may have been committed.
         """
         loaded = await self._open_for_reports(policy)
+        try:
+            return await self._take_up(loaded, world_id, reports)
+        except ReportConflict:
+            raise
+        except GuardrailError:
+            self._metrics.reported(policy, "refused", len(reports))
+            raise
+
+    async def _take_up(self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report]) -> list[Appended]:
         # From here to the append there is no await, so a reload cannot come in between.
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
+        policy = loaded.judge.policy.name
         new = [_new_observation(policy, world_id, report) for report in reports]
 
         def take_up(results: Sequence[Appended]) -> None:
@@ -146,6 +172,9 @@ class Service:
         commit.add_done_callback(loaded.in_flight.discard)
         results = await asyncio.shield(commit)
         await self._require_taken_up(loaded, world_id, results)
+        for result in results:
+            kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"
+            self._metrics.reported(policy, kind)
         conflicts = [r.observation_id for r, a in zip(reports, results, strict=True) if a.conflict]
         if conflicts:
             raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -15,9 +15,10 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from guardrail.domain import Decision, JsonValue
-from guardrail.errors import GuardrailError, InvalidInput, PolicyError
+from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
+from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
 from guardrail.server.service import Report, Service, WorldView
 from guardrail.server.status import DEFECT, abort, abort_with
@@ -37,6 +38,8 @@ log = structlog.get_logger()
 SHARE_FOR_THE_REPLY = 0.2
 """Of the time that a caller gives, what a search leaves for the answer's way back."""
 
+CHECKS: Final = frozenset({"CheckAction", "CheckActions"})
+
 Context = grpc.aio.ServicerContext[Any, Any]
 M = TypeVar("M")
 
@@ -45,46 +48,76 @@ def unary(
     method: Callable[[Servicer, Any, Context], Awaitable[M]],
 ) -> Callable[[Servicer, bytes, Context], Awaitable[M]]:
     """Parse the request, check it against the contract, and turn every error into a status."""
-    request_class = contract.request_class(f"{method.__name__}Request")
+    name = method.__name__
+    request_class = contract.request_class(f"{name}Request")
+    is_check = name in CHECKS
 
     @functools.wraps(method)
     async def call(self: Servicer, data: bytes, context: Context) -> M:
+        started = time.perf_counter()
         try:
-            return await method(self, await _parse(request_class, data, context), context)
-        except GuardrailError as error:
-            await abort_with(context, error)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
+            reply = await method(self, _parse(request_class, data), context)
+        except asyncio.CancelledError:
+            if is_check:
+                self.metrics.no_verdict(_why_gone(context))
             raise
-        except Exception:
-            log.exception("request_failed", method=method.__name__)
-            await abort(context, INTERNAL, DEFECT)
+        except Exception as error:  # noqa: BLE001  (each becomes a status)
+            await refuse(self.metrics, context, name, error)
+        self.metrics.answered(name, time.perf_counter() - started)
+        return reply
 
     return call
 
 
-async def _parse(request_class: type[Message], data: bytes, context: Context) -> Any:
+async def refuse(metrics: Metrics, context: Context, method: str, error: Exception) -> NoReturn:
+    """End a call with the status of an error, and count it. Every status other than OK comes from here."""
+    known = error if isinstance(error, GuardrailError) else None
+    reason = INTERNAL if known is None else known.reason
+    metrics.refused(reason)
+    if isinstance(error, Unauthenticated):
+        metrics.authentication_failed(reason)
+    if method in CHECKS:
+        metrics.no_verdict(reason)
+    if isinstance(error, DeadlinePassed):  # the transport has told the caller already
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+    elif known is not None:
+        await abort_with(context, known)
+    log.error("request_failed", method=method, exc_info=error)
+    await abort(context, INTERNAL, DEFECT)
+
+
+def _parse(request_class: type[Message], data: bytes) -> Any:
     try:
         request = request_class.FromString(data)
-    except DecodeError:
-        message = f"the bytes are no {request_class.DESCRIPTOR.full_name}"
-        await abort(context, "INVALID_REQUEST", message)
+    except DecodeError as error:
+        raise InvalidInput(f"the bytes are no {request_class.DESCRIPTOR.full_name}", "INVALID_REQUEST") from error
     violations = contract.validate(request)
     if violations:
-        await abort(context, "INVALID_REQUEST", "; ".join(violations))
+        raise InvalidInput("; ".join(violations), "INVALID_REQUEST")
     return request
 
 
-def _search_deadline(context: Context) -> float | None:
-    """When a search must end so that its answer still reaches the caller; None if the caller waits for ever."""
+def _why_gone(context: Context) -> str:
     remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining * (1.0 - SHARE_FOR_THE_REPLY)
+    return CANCELLED if remaining is None or remaining > 0 else DEADLINE_EXCEEDED
+
+
+def _deadlines(context: Context) -> tuple[float | None, float | None]:
+    """When a search must end so that its answer still reaches the caller, and when the caller is gone.
+
+    None if the caller waits for ever.
+    """
+    now, remaining = time.monotonic(), context.time_remaining()
+    search = None if remaining is None else now + remaining * (1.0 - SHARE_FOR_THE_REPLY)
+    return search, None if remaining is None else now + remaining
 
 
 class Servicer:
     """The RPCs of `guardrail.v1.GuardrailService`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, metrics: Metrics) -> None:
         self._service = service
+        self.metrics = metrics
         # A hostile document takes seconds to read: one at a time, and never those whose callers are gone.
         self._documents = ThreadPoolExecutor(1, "guardrail-documents")
 
@@ -96,7 +129,7 @@ class Servicer:
             struct_to_dict(request.context),
             [struct_to_dict(request.action)],
             request.policy_revision,
-            _search_deadline(context),
+            *_deadlines(context),
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
@@ -109,7 +142,7 @@ class Servicer:
             struct_to_dict(request.context),
             actions,
             request.policy_revision,
-            _search_deadline(context),
+            *_deadlines(context),
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(
@@ -147,14 +180,14 @@ class Servicer:
         return pb.GetDecisionResponse(decision=_decision(await self._service.decision(request.decision_id)))
 
     async def WatchDecisions(self, data: bytes, context: Context) -> AsyncIterator[pb.WatchDecisionsResponse]:
-        request = await _parse(contract.request_class("WatchDecisionsRequest"), data, context)
-        # Headers tell the caller that decisions from here on reach it.
-        await context.send_initial_metadata(())
         try:
+            request = _parse(contract.request_class("WatchDecisionsRequest"), data)
+            # Headers tell the caller that decisions from here on reach it.
+            await context.send_initial_metadata(())
             async for decision in self._service.watch(request.policy, request.world):
                 yield pb.WatchDecisionsResponse(decision=_decision(decision))
         except GuardrailError as error:
-            await abort_with(context, error)
+            await refuse(self.metrics, context, "WatchDecisions", error)
 
     @unary
     async def ListPolicies(self, request: Any, context: Context) -> pb.ListPoliciesResponse:
@@ -183,19 +216,20 @@ class Servicer:
         return pb.ReloadPoliciesResponse(policies=map(_policy, self._service.policies()), changed=changed)
 
 
-class _UnknownMethods(grpc.GenericRpcHandler):
+class UnknownMethods(grpc.GenericRpcHandler):
     """Answers what no other handler does, so that this, too, has a reason."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         method = str(handler_call_details.method)[:200]
 
-        async def refuse(requests: Any, context: Context) -> None:
+        async def answer(requests: Any, context: Context) -> None:
+            self._metrics.refused("METHOD_UNKNOWN")
             await abort(context, "METHOD_UNKNOWN", f"this service has no method {method}")
 
-        return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-UNKNOWN_METHODS: Final = _UnknownMethods()
+        return grpc.stream_stream_rpc_method_handler(answer)
 
 
 def generic_handler(servicer: Servicer) -> grpc.GenericRpcHandler:

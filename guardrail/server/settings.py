@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+
+def _text_of_path(store: object) -> object:
+    return os.fspath(store) if isinstance(store, os.PathLike) else store
 
 
 class ServerSettings(BaseModel):
@@ -15,11 +20,19 @@ class ServerSettings(BaseModel):
     :raises pydantic.ValidationError: if a value is out of range or the address is not loopback.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The store's URL may hold a password: what is wrong is said without repeating what was given.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one; loopback only")
+    metrics_listen: str | None = Field(
+        None, description="host:port for `GET /metrics` over plain HTTP; port 0 picks a free one; off if unset"
+    )
     policies: tuple[Path, ...] = Field(description="policy files, or folders searched for */policy.yaml")
-    store: Path = Field(description="SQLite database file, made when missing")
+    store: Annotated[str, BeforeValidator(_text_of_path)] = Field(
+        min_length=1,
+        repr=False,
+        description="SQLite database file, made when missing, or postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
     device: Literal["cpu", "gpu"] = Field("cpu", description="what enumerated classes are computed on")
     max_request_bytes: Annotated[int, Field(ge=1_024, le=64 * 2**20)] = 2**20
     max_waiting_checks: Annotated[int, Field(ge=1)] = 4_096
@@ -27,16 +40,37 @@ class ServerSettings(BaseModel):
     max_unwritten_decisions: Annotated[int, Field(ge=1)] = 65_536
     max_worlds: Annotated[int, Field(ge=1)] = 10_000
     max_watchers: Annotated[int, Field(ge=1)] = 64
+    stall_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        30.0, description="a kernel call or a store transaction that takes longer counts as hung: health says so"
+    )
     snapshot_every: Annotated[int, Field(ge=1)] = Field(10_000, description="observations between snapshots of a world")
     drain_seconds: Annotated[float, Field(ge=0, le=3_600)] = Field(10.0, description="grace for requests at shutdown")
-    compilation_cache: Path | None = Field(None, description="folder for compiled kernels; beside the store if unset")
+    compilation_cache: Path | None = Field(
+        None, description="folder for compiled kernels; beside the database file or in the user's cache if unset"
+    )
+
+    @property
+    def store_folder(self) -> Path | None:
+        """Where the database file lies; None if the store is no file."""
+        scheme, separator, path = self.store.partition("://")
+        if not separator:
+            return Path(self.store).parent
+        return Path(path.removeprefix("/")).parent if scheme == "sqlite" else None
+
+    @property
+    def kernel_folder(self) -> Path:
+        """Where compiled kernels are kept."""
+        if self.compilation_cache is not None:
+            return self.compilation_cache
+        if self.store_folder is not None:
+            return self.store_folder / "kernels"
+        cache = os.environ.get("XDG_CACHE_HOME", "")
+        return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "guardrail" / "kernels"
 
     @field_validator("listen")
     @classmethod
     def _loopback_only(cls, listen: str) -> str:
-        host, separator, port = listen.rpartition(":")
-        if not separator or not port.isdigit() or int(port) > 65_535:
-            raise ValueError(f"listen address {listen!r} is not host:port")
+        host = _host(listen)
         name = host.strip("[]")
         try:
             loopback = name == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -46,3 +80,17 @@ class ServerSettings(BaseModel):
             # The service has no authentication, so nobody beyond this machine may reach it.
             raise ValueError(f"the service listens on loopback only (127.0.0.1, ::1, localhost), not on {host!r}")
         return listen
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _an_address(cls, listen: str | None) -> str | None:
+        if listen is not None:
+            _host(listen)
+        return listen
+
+
+def _host(listen: str) -> str:
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ValueError(f"listen address {listen!r} is not host:port")
+    return host

@@ -27,6 +27,11 @@ class Watchers:
         self._limit = limit
         self._watchers: set[_Watcher] = set()
 
+    @property
+    def count(self) -> int:
+        """Number of subscribers."""
+        return len(self._watchers)
+
     def publish(self, decision: LoggedDecision) -> None:
         """Hand a decision to everyone whose filter it matches. Returns at once."""
         for watcher in self._watchers:

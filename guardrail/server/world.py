@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import structlog
 
-from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary
-from guardrail.errors import LimitExceeded, WorldUnavailable
+from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
+from guardrail.errors import DeadlinePassed, GuardrailError, LimitExceeded, WorldUnavailable
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
 from guardrail.server.kernel import KernelThread, T
+from guardrail.server.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -31,6 +33,7 @@ log = structlog.get_logger()
 class _WaitingCheck:
     prepared: Sequence[PreparedCheck]
     deadline: float | None
+    expires: float | None
     future: asyncio.Future[tuple[list[HarmBound | None], int]]
 
 
@@ -59,6 +62,7 @@ class World:
         revision: int,
         *,
         kernel: KernelThread,
+        metrics: Metrics,
         max_waiting: int,
         on_advance: Callable[[World], None],
     ) -> None:
@@ -68,12 +72,14 @@ class World:
         self._posterior = _Posterior(state, revision)
         self._committed = revision
         self._kernel = kernel
+        self._metrics = metrics
         self._max_waiting = max_waiting
         self._on_advance = on_advance
         self._loop = asyncio.get_running_loop()
         self._checks: deque[_WaitingCheck] = deque()
         self._observations: deque[_CommittedObservation] = deque()
         self._draining = False
+        self._refuted = False
         self._failure: str | None = None
 
     @property
@@ -91,15 +97,27 @@ class World:
         """True if the posterior is lost; the log still has everything."""
         return self._failure is not None
 
+    @property
+    def refuted(self) -> bool:
+        """True if its last check found that the data refute the whole class."""
+        return self._refuted
+
+    @property
+    def waiting(self) -> int:
+        """Number of checks that wait for a kernel call."""
+        return len(self._checks)
+
     async def bounds(
-        self, prepared: Sequence[PreparedCheck], deadline: float | None = None
+        self, prepared: Sequence[PreparedCheck], deadline: float | None = None, expires: float | None = None
     ) -> tuple[list[HarmBound | None], int]:
         """Bound prepared checks against one posterior; waits for its turn in a shared kernel call.
 
         Args:
             prepared: the checks.
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
+            expires: of `time.monotonic()`; a check whose turn comes later is dropped.
 
+        :raises DeadlinePassed: if its turn came after `expires`.
         :raises LimitExceeded: if too many checks wait already.
         :raises WorldUnavailable: if the posterior is lost.
         """
@@ -109,7 +127,7 @@ class World:
         if len(self._checks) >= self._max_waiting:
             raise LimitExceeded(f"{len(self._checks)} checks of world {self.world_id!r} wait already")
         future: asyncio.Future[tuple[list[HarmBound | None], int]] = self._loop.create_future()
-        self._checks.append(_WaitingCheck(prepared, deadline, future))
+        self._checks.append(_WaitingCheck(prepared, deadline, expires, future))
         if not self._draining:
             # After whatever else the loop has ready: checks that arrived together share a kernel call.
             self._loop.call_soon(self._schedule)
@@ -191,15 +209,19 @@ class World:
         return taken
 
     def _drain(self, observations: list[_CommittedObservation], checks: list[_WaitingCheck]) -> None:
+        started = time.perf_counter()
         posterior, error = self._posterior, None
         answers: list[list[HarmBound | None]] = []
+        checks, dropped = _timely(checks, time.monotonic())
         try:
             posterior = self._observe(posterior, observations)
             answers = self._bound(posterior, checks)
         except Exception as caught:
             log.exception("kernel_failed", world=self.world_id, policy=self.judge.policy.name)
+            self._metrics.kernel_failed()
             error = caught
-        self._loop.call_soon_threadsafe(self._deliver, posterior, observations, checks, answers, error)
+        self._metrics.kernel_call(time.perf_counter() - started, len(checks))
+        self._loop.call_soon_threadsafe(self._deliver, posterior, observations, checks, answers, error, dropped)
 
     def _observe(self, posterior: _Posterior, observations: list[_CommittedObservation]) -> _Posterior:
         if not observations:
@@ -225,12 +247,16 @@ class World:
         checks: list[_WaitingCheck],
         answers: list[list[HarmBound | None]],
         error: Exception | None,
+        dropped: list[tuple[_WaitingCheck, GuardrailError]],
     ) -> None:
         self._draining = False
+        for check, why in dropped:
+            _settle(check.future, None, why)
         if error is not None and len(observations) > posterior.revision - self._posterior.revision:
             self._fail(f"the posterior could not take up an observation ({type(error).__name__})")
         advanced = posterior.revision > self._posterior.revision
         self._posterior = posterior
+        self._refuted = _find_refuted(answers, self._refuted)
         unavailable = None if error is None else WorldUnavailable("the harm bound could not be computed")
         for position, check in enumerate(checks):
             if unavailable is not None:
@@ -250,6 +276,28 @@ class World:
             _settle(check.future, None, WorldUnavailable(why))
         self._checks.clear()
         self._observations.clear()
+
+
+def _timely(
+    checks: list[_WaitingCheck], now: float
+) -> tuple[list[_WaitingCheck], list[tuple[_WaitingCheck, GuardrailError]]]:
+    """The checks whose turn has come, and those that nobody waits for any more, with why."""
+    timely: list[_WaitingCheck] = []
+    dropped: list[tuple[_WaitingCheck, GuardrailError]] = []
+    for check in checks:
+        if check.expires is not None and check.expires <= now:
+            late = DeadlinePassed("the caller's deadline passed before the check's turn came")
+            dropped.append((check, late))
+        else:
+            timely.append(check)
+    return timely, dropped
+
+
+def _find_refuted(answers: list[list[HarmBound | None]], before: bool) -> bool:
+    for bound in answers[-1] if answers else ():
+        if bound is not None:
+            return bound.failure is not None and bound.failure.code is ReasonCode.CLASS_REFUTED
+    return before
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

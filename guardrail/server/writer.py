@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import structlog
 
 from guardrail.errors import DecisionLogUnavailable, GuardrailError, LimitExceeded, StoreError
+from guardrail.server.metrics import Metrics
+from guardrail.server.stalls import Busy
 from guardrail.store.base import Appended, NewObservation, Store
 from guardrail.store.decisions import LoggedDecision
 
@@ -27,7 +29,9 @@ GROUP_LIMIT = 1_000
 FLUSH_SECONDS = 0.1
 """How long a decision waits for company before it is written."""
 RETRY_SECONDS = 0.5
-"""Pause between attempts while decisions cannot be written."""
+"""Pause between attempts while decisions cannot be written, or the store cannot be reached."""
+PROBE_SECONDS = 5.0
+"""After so long without work the store is asked whether it is there."""
 
 T = TypeVar("T")
 
@@ -55,19 +59,49 @@ class _Queues:
 class Writer:
     """Serialises every write. Call it from the event loop only."""
 
-    def __init__(self, store: Store, *, max_waiting_reports: int, max_unwritten_decisions: int) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, *, max_waiting_reports: int, max_unwritten_decisions: int
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self._max_reports = max_waiting_reports
         self._max_decisions = max_unwritten_decisions
         self._loop = asyncio.get_running_loop()
         self._queues = _Queues()
         self._waiting_reports = 0
         self._log_failure: str | None = None
+        self._store_failure: str | None = None
+        self._busy = Busy()
         self._wake = threading.Condition()
         self._urgent = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="guardrail-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def log_failure(self) -> str | None:
+        """Why decisions cannot be written; None if they can."""
+        return self._log_failure
+
+    def store_trouble(self, patience: float) -> str | None:
+        """Why the store cannot be used: its last answer was an error, or it has not answered for `patience` seconds."""
+        if self._store_failure is not None:
+            return self._store_failure
+        if not self._thread.is_alive() and not self._closing:
+            return "the thread that writes has ended"
+        if self._busy.seconds() > patience:
+            return f"the store has not answered for more than {patience:g} s"
+        return None
+
+    @property
+    def waiting_reports(self) -> int:
+        """Number of reports that wait for their commit."""
+        return self._waiting_reports
+
+    @property
+    def unwritten_decisions(self) -> int:
+        """Number of decisions that are not durable yet."""
+        return len(self._queues.decisions)
 
     def append(
         self, observations: Sequence[NewObservation], on_commit: Callable[[list[Appended]], None]
@@ -139,18 +173,42 @@ class Writer:
         closing = False
         while not closing:
             with self._wake:
-                if not self._urgent:
-                    self._wake.wait(RETRY_SECONDS if self._log_failure else None)
+                idle = not self._urgent and not self._wake.wait(self._pause())
                 self._urgent = False
                 closing = self._closing
                 appends, jobs = self._take()
-            self._commit(appends)
-            for job in jobs:
-                self._do(job)
-            while self._queues.decisions and self._write_decisions() and not self._urgent:
-                pass
+            with self._busy:
+                self._commit(appends)
+                for job in jobs:
+                    self._do(job)
+                while self._queues.decisions and self._write_decisions() and not self._urgent:
+                    pass
+                if idle and not self._queues.decisions:
+                    self._probe()
         while self._queues.decisions and self._write_decisions():
             pass
+
+    def _pause(self) -> float:
+        """Seconds to wait for work. While the store fails it is tried again by itself: nobody may ask any more."""
+        return PROBE_SECONDS if self._log_failure is None and self._store_failure is None else RETRY_SECONDS
+
+    def _probe(self) -> None:
+        try:
+            self._store.head("", "")
+        except Exception as error:  # noqa: BLE001  (logged there)
+            self._store_failed(error)
+            return
+        self._store_answered()
+
+    def _store_failed(self, error: Exception) -> None:
+        if self._store_failure is None:
+            log.error("store_failed", exc_info=None if isinstance(error, GuardrailError) else error, why=str(error))
+        self._store_failure = str(error) if isinstance(error, GuardrailError) else type(error).__name__
+
+    def _store_answered(self) -> None:
+        if self._store_failure is not None:
+            log.info("store_recovered")
+        self._store_failure = None
 
     def _take(self) -> tuple[list[_Append], list[_Job]]:
         appends: list[_Append] = []
@@ -169,10 +227,13 @@ class Writer:
         try:
             results = self._store.append_observations([o for a in appends for o in a.observations])
         except Exception as error:
+            self._metrics.report_commit_failed()
             log.exception("observations_not_written", observations=sum(len(a.observations) for a in appends))
             failure = error if isinstance(error, GuardrailError) else StoreError("the observation log failed")
+            self._store_failed(error)
             self._loop.call_soon_threadsafe(self._report_failure, appends, failure)
             return
+        self._store_answered()
         self._loop.call_soon_threadsafe(self._report_commit, appends, results)
 
     def _report_failure(self, appends: list[_Append], failure: Exception) -> None:
@@ -206,15 +267,18 @@ class Writer:
         try:
             self._store.append_decisions([d.to_record() for d in batch])
         except Exception as error:
+            self._metrics.decision_write_failed()
             if self._log_failure is None:
                 log.exception("decision_log_failed", waiting=len(self._queues.decisions))
             self._log_failure = str(error) if isinstance(error, GuardrailError) else type(error).__name__
             return False
         for _ in batch:
             self._queues.decisions.popleft()
+        self._metrics.decisions_written(len(batch))
         if self._log_failure is not None:
             log.info("decision_log_recovered")
         self._log_failure = None
+        self._store_answered()
         return True
 
 

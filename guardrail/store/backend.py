@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+    from contextlib import AbstractContextManager
 
     from guardrail.errors import StoreError
 
@@ -17,18 +18,30 @@ class Backend(Protocol):
     """An open database with the present schema."""
 
     database: str
-    """What messages call it."""
+    """What messages call it; holds no password."""
     read_only: bool
 
     def connect_writer(self) -> sa.Connection:
-        """A connection on which `begin()` excludes every other writer until the transaction ends.
+        """A connection for writing transactions.
 
-        Its commits are durable when they return.
+        Its commits are durable when they return. Every statement sees all that was committed
+        before it, or the transaction excludes every other writer.
+        """
+        ...
+
+    def exclude(self, connection: sa.Connection, names: Collection[tuple[str, ...]]) -> None:
+        """Wait, as the first thing of a writing transaction, until no other one of any process holds one of the names.
+
+        They are held until the transaction ends.
         """
         ...
 
     def connect_reader(self) -> sa.Connection:
         """A connection for single SELECT statements, each of which sees all that is committed."""
+        ...
+
+    def limit(self, connection: sa.Connection) -> AbstractContextManager[None]:
+        """Within the block, a database that does not answer is an error after some seconds, never a wait for ever."""
         ...
 
     def explain(self, error: Exception) -> StoreError:

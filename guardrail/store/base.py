@@ -1,6 +1,7 @@
 """What a store must do. Every implementation proves itself with `guardrail.testing.store_contract`.
 
-A store is used from one writer thread and any number of reader threads. It holds three
+A store is used from any number of threads; those that write take turns. Other stores, in other processes,
+may write to the same database at the same time if it allows that (`Store.follow`). A store holds three
 append-only records (observations, decisions, policy documents) and snapshots, which are only
 a cache: a posterior is a pure function of policy document and observation log.
 """
@@ -166,9 +167,11 @@ class Store(Protocol):
         """Append a batch in order, in one transaction that is durable when this returns.
 
         Must: number each world's observations 1, 2, ... without gaps; treat a repeated id (in the
-        store or earlier in the batch) as a duplicate or a conflict; write all or nothing.
+        store or earlier in the batch) as a duplicate or a conflict; write all or nothing; all this also
+        when several stores append to one world at the same time.
 
-        :raises StoreError: if the transaction failed; nothing was written.
+        :raises StoreError: if the transaction failed. Nothing was written, unless the connection to the database
+            was lost while it was committed: appending the same batch again counts nothing twice.
         """
         ...
 

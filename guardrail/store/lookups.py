@@ -61,9 +61,9 @@ def worlds_of(connection: sa.Connection, keys: Iterable[WorldKey]) -> dict[World
     found = _find_worlds(connection, wanted)
     new = [key for key in wanted if key not in found]
     if new:
-        connection.execute(
-            sa.insert(worlds), [{"policy": policy, "world": world, "observations": 0} for policy, world in new]
-        )
+        # In one order for all writers, so that none waits for the other; one of them creates a world's row.
+        rows = [{"policy": policy, "world": world, "observations": 0} for policy, world in sorted(new)]
+        insert_many(connection, worlds, rows, unless_there=True)
         found |= _find_worlds(connection, new)
     return found
 
@@ -91,18 +91,23 @@ def known_observations(
     return known
 
 
-def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert_many(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, unless_there: bool = False
+) -> None:
     """Insert rows that all have the same columns; plain values only.
+
+    With `unless_there`, a row whose key is taken is left out, also if another transaction takes it at the same time.
 
     The statement goes to the driver as it is: SQLAlchemy's handling of each row's parameters would
     cost more than the database's own work.
     """
     if not rows:
         return
-    statement = sa.insert(table).compile(dialect=connection.dialect, column_keys=list(rows[0]))
+    statement = sa.insert(table).inline().compile(dialect=connection.dialect, column_keys=list(rows[0]))
     names = statement.positiontup
     values = rows if names is None else [tuple(row[name] for name in names) for row in rows]
-    connection.exec_driver_sql(str(statement), list(values))
+    text = f"{statement} ON CONFLICT DO NOTHING" if unless_there else str(statement)
+    connection.exec_driver_sql(text, list(values))
 
 
 def known_decisions(connection: sa.Connection, decision_ids: Collection[str]) -> dict[str, bytes]:

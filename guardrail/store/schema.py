@@ -40,11 +40,11 @@ def require_present_schema(connection: sa.Connection, database: str, *, upgrade:
             raise StoreCorrupt(f"{database} lacks the tables {', '.join(missing)}: restore it from a backup")
         return
     if revision is None and present:
-        raise SchemaMismatch(f"{database} is a database of another program: give another path")
+        raise SchemaMismatch(f"{database} is a database of another program: give another one")
     if revision is not None and revision not in _known_revisions():
         raise SchemaMismatch(
             f"{database} has schema {revision}, this version knows {SCHEMA_REVISION} and older: "
-            "install the newer guardrail that wrote it, or give another path"
+            "install the newer guardrail that wrote it, or give another database"
         )
     if not upgrade:
         what = "is empty" if revision is None else f"has the older schema {revision}"

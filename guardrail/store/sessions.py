@@ -1,4 +1,4 @@
-"""Connections in use: one writer at a time, readers beside it, and nothing after close."""
+"""Connections in use: one writer at a time in this process, readers beside it, and nothing after close."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from guardrail.errors import StoreError
 from guardrail.store.backend import Backend, as_store_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 
 class Sessions:
@@ -26,12 +26,18 @@ class Sessions:
         self._closed = False
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """A transaction that excludes every other writer and is durable once the block is left.
+    def write(self, exclude: Collection[tuple[str, ...]] = ()) -> Iterator[sa.Connection]:
+        """A transaction that is durable once the block is left.
 
-        After a failure the next transaction gets a new connection, whatever state the old one is in.
+        Those of this process come one after the other. After a failure the next transaction gets a new
+        connection, whatever state the old one is in.
 
-        :raises StoreError: if the transaction failed; nothing was written.
+        Args:
+            exclude: names of what the block reads and then writes. Transactions of any process that share one
+                exclude each other, so what the block has read about it stays true until it is left.
+
+        :raises StoreError: if the transaction failed. Nothing was written, unless the connection was lost while
+            it was committed: then it may have been.
         """
         with self._lock, as_store_errors(self._backend):
             self._require_open()
@@ -40,7 +46,8 @@ class Sessions:
             if self._writer is None:
                 self._writer = self._backend.connect_writer()
             try:
-                with self._writer.begin():
+                with self._backend.limit(self._writer), self._writer.begin():
+                    self._backend.exclude(self._writer, exclude)
                     yield self._writer
             except BaseException:
                 self._drop_writer()
@@ -52,7 +59,17 @@ class Sessions:
         :raises StoreError: if the database cannot be read.
         """
         self._require_open()
-        with as_store_errors(self._backend), self._backend.connect_reader() as connection:
+        with as_store_errors(self._backend):
+            try:
+                return self._select(query, parameters)
+            except sa.exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                # A server that was restarted since has ended every connection that was kept for reading.
+                return self._select(query, parameters)
+
+    def _select(self, query: sa.Select[Any], parameters: Mapping[str, object] | None) -> Sequence[sa.Row[Any]]:
+        with self._backend.connect_reader() as connection, self._backend.limit(connection):
             return connection.execute(query, parameters).all()
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
 """The store on a SQL database, in SQLAlchemy Core.
 
-Every writing transaction excludes all others (`Backend.connect_writer`), so what it has read
-stays true until it commits. Streams read in chunks of one SELECT each: a reader that pauses
-holds neither a lock nor a connection.
+A writing transaction names what it reads and then writes, and excludes every other one that names
+the same, in any process (`Sessions.write`): a world's log has one writer at a time. What is written
+without a name (decisions, policy documents, rows of new worlds) is only ever inserted. Streams read
+in chunks of one SELECT each: a reader that pauses holds neither a lock nor a connection.
 """
 
 from __future__ import annotations
@@ -85,13 +86,15 @@ class SqlStore:
     def append_observations(self, batch: Sequence[NewObservation]) -> list[Appended]:
         """Append a batch in order, in one transaction that is durable when this returns.
 
-        :raises StoreError: if the transaction failed; nothing was written.
+        :raises StoreError: if the transaction failed. Nothing was written, unless the connection was lost while it
+            was committed: append the same batch again, which counts nothing twice.
         :raises StoreCorrupt: if the log of one of the worlds has lost records.
         """
         if not batch:
             return []
-        with self._sessions.write() as connection:
-            found = worlds_of(connection, ((new.policy, new.world) for new in batch))
+        keys = {(new.policy, new.world) for new in batch}
+        with self._sessions.write([("world", *key) for key in keys]) as connection:
+            found = worlds_of(connection, keys)
             lengths = {world: log_length(row) for world, row in found.items()}
             ids = {world: row.id for world, row in found.items()}
             numbered = number(batch, lengths, known_observations(connection, batch, found))
@@ -243,9 +246,7 @@ class SqlStore:
         :raises StoreError: if the transaction failed; nothing was written.
         """
         with self._sessions.write() as connection:
-            known = sa.select(policies.c.revision).where(policies.c.revision == revision)
-            if connection.execute(known).first() is None:
-                connection.execute(sa.insert(policies), policy_row(name, revision, document, time.time()))
+            insert_many(connection, policies, [policy_row(name, revision, document, time.time())], unless_there=True)
 
     def policy_document(self, revision: str) -> str | None:
         """The policy document of a revision; None if it was never recorded.
@@ -262,7 +263,7 @@ class SqlStore:
         :raises StoreError: if the transaction failed; nothing was written.
         """
         key = (snapshot.policy, snapshot.world)
-        with self._sessions.write() as connection:
+        with self._sessions.write([("snapshot", *key)]) as connection:
             row = snapshot_row(worlds_of(connection, [key])[key].id, snapshot)
             same = (snapshots.c.world_id == row["world_id"], snapshots.c.policy_revision == row["policy_revision"])
             connection.execute(sa.delete(snapshots).where(*same, snapshots.c.sequence == row["sequence"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from guardrail.store.lockfile import LockFile
 from guardrail.store.schema import require_present_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for a lock; only other programs can hold one."""
@@ -51,9 +51,13 @@ def database_path(url_or_path: str | os.PathLike[str]) -> Path:
             url = sa.make_url(text)
         except sa.exc.ArgumentError as error:
             # The text may hold a password, so the message leaves it out.
-            raise StoreError("the store's URL is not well formed: use a file path or sqlite:///PATH") from error
+            raise StoreError(
+                "the store's URL is not well formed: use a file path, sqlite:///PATH or postgresql://..."
+            ) from error
         if url.drivername != "sqlite" or url.host or url.query:
-            raise StoreError(f"cannot open {url.render_as_string()}: use a file path or sqlite:///PATH")
+            raise StoreError(
+                f"cannot open {url.render_as_string()}: use a file path, sqlite:///PATH or postgresql://..."
+            )
         text = url.database or ""
     if text in ("", ":memory:"):
         raise StoreError("the store must be a file, so that it outlives the process: give a path")
@@ -91,6 +95,13 @@ class SqliteBackend:
     def connect_writer(self) -> sa.Connection:
         """A connection whose transactions start with BEGIN IMMEDIATE and sync on commit."""
         return self._writers.connect()
+
+    def exclude(self, connection: sa.Connection, names: Collection[tuple[str, ...]]) -> None:
+        """Nothing more to do: the transaction excludes every other writer."""
+
+    def limit(self, connection: sa.Connection) -> AbstractContextManager[None]:
+        """No limit: SQLite waits for locks only, with a limit of its own."""
+        return nullcontext()
 
     def connect_reader(self) -> sa.Connection:
         """A connection that cannot write; every statement is a transaction of its own."""

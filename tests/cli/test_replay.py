@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -128,3 +129,15 @@ def test_the_log_of_a_running_service_replays(cli, service):
     result = cli("replay", "--store", service.store, "--json")
     assert result.code == 0, result.json
     assert result.json["differing"] == []
+
+
+def test_the_store_may_be_postgresql_named_in_the_environment(cli, postgres_url, monkeypatch):
+    with closing(open_store(postgres_url)):
+        pass
+    monkeypatch.setenv("GUARDRAIL_STORE", postgres_url)
+    result = cli("replay")
+    assert (result.code, result.out) == (0, "0 decisions recomputed, none differ\n")
+    monkeypatch.setenv("GUARDRAIL_STORE", postgres_url.replace("@", "nonsense@"))
+    result = cli("replay")
+    assert result.code == 3
+    assert "pass" not in result.err.replace("password", "")

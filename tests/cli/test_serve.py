@@ -1,8 +1,12 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+import guardrail
 
 COMMAND = [sys.executable, "-m", "guardrail.cli.main", "serve"]
 
@@ -22,6 +26,34 @@ def test_it_serves_until_it_is_told_to_stop(service_parts, policy_file, tmp_path
     events = [json.loads(line) for line in err.splitlines()]
     assert [e["event"] for e in events] == ["policy_loaded", "serving", "draining"]
     assert all({"event", "level", "timestamp"} <= e.keys() for e in events)
+
+
+def test_hanging_up_reads_the_policies_again(service_parts, policy_file, tmp_path):
+    start, stop = service_parts
+    good, mine = policy_file.read_text(), tmp_path / "policy.yaml"
+    mine.write_text(good)
+    process, serving = start(mine, tmp_path / "a.db")
+    with guardrail.Client(serving["listen"], timeout=20) as client:
+        (policy,) = client.policies()
+
+        def until(condition):
+            deadline = time.monotonic() + 60
+            while not condition():
+                assert time.monotonic() < deadline
+
+        def notices():
+            return client.check(policy=policy.name, world="w", context={}, action={}).notices
+
+        mine.write_text("no policy")
+        process.send_signal(signal.SIGHUP)
+        until(notices)
+        mine.write_text(good.replace("delta: 0.05", "delta: 0.04"))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: not notices())
+        assert client.policy(policy.name).revision != policy.revision
+    status, _, err = stop(process)
+    assert status == 0
+    assert {"policies_not_reloaded", "policies_reloaded"} <= {json.loads(line)["event"] for line in err.splitlines()}
 
 
 def test_a_store_has_one_service(service, policy_file):
@@ -53,6 +85,7 @@ def test_policies_that_are_wrong_do_not_start(tmp_path):
     [
         ["--listen", "0.0.0.0:7410"],
         ["--listen", "nonsense"],
+        ["--metrics", "nonsense"],
         ["--snapshot-every", "0"],
         ["--max-request-bytes", "1"],
         ["--drain-seconds", "nan"],

@@ -6,8 +6,9 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from running_service import POLICY, Service
+from running_service import POLICY, KeptMetrics, Service
 
+from guardrail.server import app
 from guardrail.server.settings import ServerSettings
 
 
@@ -20,18 +21,18 @@ def policy_folder(tmp_path):
 
 
 @pytest.fixture
-def start_service(tmp_path, policy_folder, tmp_path_factory):
+def start_service(tmp_path, policy_folder, tmp_path_factory, monkeypatch):
     """Start services over the test's store; all of them are stopped at the end."""
+    monkeypatch.setattr(app, "Metrics", KeptMetrics)
     with contextlib.ExitStack() as stack:
 
         def start(**options):
             settings = ServerSettings(
                 listen="127.0.0.1:0",
                 policies=(policy_folder,),
-                store=tmp_path / "guardrail.db",
                 # One folder for the whole run: kernels of equal shape are compiled once.
                 compilation_cache=Path(tmp_path_factory.getbasetemp()) / "kernels",
-                **{"drain_seconds": 5.0, **options},
+                **{"store": tmp_path / "guardrail.db", "drain_seconds": 5.0, **options},
             )
             service = Service(settings).start()
             stack.callback(service.stop)

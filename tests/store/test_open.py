@@ -174,7 +174,7 @@ def test_overwritten_pages_are_damage_at_open_or_when_read(path):
     "url",
     [
         *("", ":memory:", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///x.db?mode=ro"),
-        *("sqlite://host/x.db", "postgresql://user:secret@host/db", "mysql://host/db", "://", "a\x00b"),
+        *("sqlite://host/x.db", "postgres://user:secret@host/db", "mysql://host/db", "://", "a\x00b"),
     ],
 )
 def test_what_is_not_a_file_is_refused(url, tmp_path, monkeypatch):

@@ -180,6 +180,7 @@ class InProcessService:
 
     async def _start(self, folder):
         from guardrail.server.kernel import KernelThread
+        from guardrail.server.metrics import Metrics
         from guardrail.server.registry import Registry
         from guardrail.server.service import Service
         from guardrail.server.servicer import Servicer
@@ -189,11 +190,12 @@ class InProcessService:
         from guardrail.store import open_store
 
         settings = ServerSettings(policies=(folder / "policies",), store=folder / "guardrail.db", max_worlds=50)
+        metrics = Metrics()
         store = open_store(settings.store)
-        writer = Writer(store, max_waiting_reports=10_000, max_unwritten_decisions=10_000)
-        registry = Registry(settings, store, writer, KernelThread())
+        writer = Writer(store, metrics, max_waiting_reports=10_000, max_unwritten_decisions=10_000)
+        registry = Registry(settings, store, writer, KernelThread(), metrics)
         await registry.load()
-        return Servicer(Service(registry, writer, store, Watchers(4)))
+        return Servicer(Service(registry, writer, store, Watchers(4), metrics), metrics)
 
     def call(self, method, data):
         """One call from its bytes to its reply's, compared with what the guards say."""

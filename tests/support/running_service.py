@@ -33,24 +33,39 @@ rules:
 """
 
 
+_metrics = []
+
+
+class KeptMetrics(app.Metrics):
+    """Metrics that tests can reach."""
+
+    def __init__(self):
+        super().__init__()
+        _metrics.append(self)
+
+
 class Service:
     """A running service with what a test may want to reach inside."""
 
     def __init__(self, settings):
         self.settings = settings
         self.port = None
-        self.parts = {}
+        self.metrics = None
         self.loop = None
         self._stop = None
         self._error = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
+    def metric(self, name, **labels):
+        """The present value of a metric; 0 for one that was never touched."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
     async def _run(self):
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             async with app.running(self.settings) as port:
-                self.port = port
+                self.port, self.metrics = port, _metrics[-1] if _metrics else None
                 self._ready.set()
                 await self._stop.wait()
         except Exception as error:  # noqa: BLE001  (raised again by `start`)

@@ -1,0 +1,22 @@
+"""Gauges that are read from the service's parts whenever metrics are asked for."""
+
+from __future__ import annotations
+
+import functools
+
+from guardrail.server.metrics import WORLD_STATES, Metrics
+from guardrail.server.registry import Registry
+from guardrail.server.watchers import Watchers
+from guardrail.server.writer import Writer
+
+
+def read_gauges(metrics: Metrics, registry: Registry, writer: Writer, watchers: Watchers) -> None:
+    """Let metrics read lengths and states. The functions run on another thread and only look."""
+    metrics.read("guardrail_waiting_checks", registry.waiting_checks)
+    metrics.read("guardrail_waiting_reports", lambda: writer.waiting_reports)
+    metrics.read("guardrail_unwritten_decisions", lambda: writer.unwritten_decisions)
+    metrics.read("guardrail_decision_log_failing", lambda: float(writer.log_failure is not None))
+    metrics.read("guardrail_watchers", lambda: watchers.count)
+    metrics.read("guardrail_policies_stale_since_seconds", lambda: registry.notices.stale_since or 0.0)
+    for state in WORLD_STATES:
+        metrics.read("guardrail_worlds", functools.partial(registry.worlds_in, state), state)
