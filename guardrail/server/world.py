@@ -19,11 +19,11 @@ import numpy as np
 import structlog
 
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
-from guardrail.errors import DeadlinePassed, GuardrailError, LimitExceeded, WorldUnavailable
+from guardrail.errors import DeadlinePassed, GuardrailError, LimitExceeded, NotServing, WorldUnavailable
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
-from guardrail.server.kernel import KernelThread, T
+from guardrail.server.kernel import ENDED, KernelThread, T
 from guardrail.server.metrics import Metrics
 
 log = structlog.get_logger()
@@ -155,7 +155,8 @@ class World:
         while self._observations or self.revision != self._committed:
             self._require_usable()
             waiter = self._loop.create_future()
-            self._kernel.submit(functools.partial(_resolve_from_thread, self._loop, waiter))
+            resolve = functools.partial(_resolve_from_thread, self._loop, waiter)
+            self._kernel.submit(resolve, resolve)
             await waiter
         self._require_usable()
 
@@ -185,6 +186,8 @@ class World:
         return await asyncio.to_thread(work)
 
     def _require_usable(self) -> None:
+        if self._kernel.ended:
+            raise NotServing(ENDED)
         if self._failure is not None:
             raise WorldUnavailable(f"world {self.world_id!r} cannot answer: {self._failure}")
 
@@ -195,7 +198,10 @@ class World:
         observations = list(self._observations)
         self._observations.clear()
         checks = self._take_checks()
-        self._kernel.submit(lambda: self._drain(observations, checks))
+        self._kernel.submit(
+            lambda: self._drain(observations, checks),
+            lambda: self._loop.call_soon_threadsafe(self._abandoned, observations, checks),
+        )
 
     def _take_checks(self) -> list[_WaitingCheck]:
         """As many waiting checks as fit one kernel call; those whose caller is gone are dropped."""
@@ -266,6 +272,15 @@ class World:
         if advanced:
             self._on_advance(self)
         self._schedule()
+
+    def _abandoned(self, observations: list[_CommittedObservation], checks: list[_WaitingCheck]) -> None:
+        """The kernel thread has ended: nobody is left waiting for it."""
+        self._draining = False
+        for check in (*checks, *self._checks):
+            _settle(check.future, None, NotServing(ENDED))
+        self._checks.clear()
+        if observations or self._observations:
+            self._fail(ENDED)
 
     def _fail(self, why: str) -> None:
         if self._failure is not None:
