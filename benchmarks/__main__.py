@@ -6,9 +6,17 @@ import argparse
 import json
 import sys
 
-from benchmarks import classes, kernel, replay, service, simulations
+from benchmarks import classes, kernel, overload, replay, service, simulations, soak
 
-BENCHMARKS = {"service": service, "kernel": kernel, "classes": classes, "replay": replay, "simulations": simulations}
+BENCHMARKS = {
+    "service": service,
+    "overload": overload,
+    "soak": soak,
+    "kernel": kernel,
+    "classes": classes,
+    "replay": replay,
+    "simulations": simulations,
+}
 
 
 def main() -> None:

@@ -54,11 +54,19 @@ def echo_process() -> Iterator[int]:
 @contextlib.contextmanager
 def guardrail_process(store: Path, policy: Path) -> Iterator[int]:
     """A running guardrail service; yields its port."""
+    with service_process(store, policy) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def service_process(store: Path, policy: Path) -> Iterator[tuple[int, int]]:
+    """A running guardrail service; yields its port and its process id."""
     command = [sys.executable, "-m", "guardrail.cli.main", "serve", "--listen", "127.0.0.1:0", "--json"]
     command += ["--policies", str(policy), "--store", str(store)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        yield int(json.loads(process.stdout.readline())["port"])
+        serving = json.loads(process.stdout.readline())
+        yield int(serving["port"]), int(serving["pid"])
         process.terminate()
 
 

@@ -264,13 +264,15 @@ class NoVerdict(GuardrailError):
 
     Attributes:
         reason: the service's stable reason, or DEADLINE_EXCEEDED, UNREACHABLE, MALFORMED_REPLY, CLIENT_CLOSED.
+        retry_after: seconds after which the service may have one (OVERLOADED, RATE_LIMITED); None if it did not say.
+            The client does not try again by itself: that would be more load.
     """
 
     reason = "NO_VERDICT"
 
-    def __init__(self, message: str, reason: str = "NO_VERDICT") -> None:
+    def __init__(self, message: str, reason: str = "NO_VERDICT", *, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.retry_after = reason, retry_after
 
 
 class ActionBlocked(NoVerdict):

@@ -44,6 +44,21 @@ def serve(
         int | None, typer.Option(metavar="N", help="Observations between snapshots of a world.")
     ] = None,
     max_request_bytes: Annotated[int | None, typer.Option(metavar="BYTES", help="Largest request.")] = None,
+    max_pending_calls: Annotated[
+        int | None, typer.Option(metavar="N", help="Most calls that wait to be read; further ones are cancelled.")
+    ] = None,
+    max_checks_in_flight: Annotated[
+        int | None, typer.Option(metavar="N", help="Most checks at once; further ones are refused as OVERLOADED.")
+    ] = None,
+    max_check_wait_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Longest wait for a kernel before a check is OVERLOADED.")
+    ] = None,
+    max_connection_age_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Close connections after so long, to spread clients.")
+    ] = None,
+    stall_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="When a kernel or a store that is busy counts as hung.")
+    ] = None,
     max_worlds: Annotated[int | None, typer.Option(metavar="N", help="Most worlds that hold observations.")] = None,
     compilation_cache: Annotated[
         Path | None,
@@ -66,6 +81,11 @@ def serve(
         "drain_seconds": drain_seconds,
         "snapshot_every": snapshot_every,
         "max_request_bytes": max_request_bytes,
+        "max_pending_calls": max_pending_calls,
+        "max_checks_in_flight": max_checks_in_flight,
+        "max_check_wait_seconds": max_check_wait_seconds,
+        "max_connection_age_seconds": max_connection_age_seconds,
+        "stall_seconds": stall_seconds,
         "max_worlds": max_worlds,
         "compilation_cache": compilation_cache,
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -22,7 +23,7 @@ from guardrail.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Failure = Callable[[str, str, grpc.StatusCode], GuardrailError]
     """(message, stable reason, status) -> the error to raise."""
@@ -31,7 +32,6 @@ _BY_REASON: Final[Mapping[tuple[grpc.StatusCode, str], type[GuardrailError]]] = 
     (grpc.StatusCode.NOT_FOUND, PolicyNotFound.reason): PolicyNotFound,
     (grpc.StatusCode.NOT_FOUND, WorldNotFound.reason): WorldNotFound,
     (grpc.StatusCode.NOT_FOUND, DecisionNotFound.reason): DecisionNotFound,
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, LimitExceeded.reason): LimitExceeded,
 }
 
 
@@ -57,6 +57,8 @@ def no_service(message: str, reason: str, code: grpc.StatusCode) -> GuardrailErr
     known = _BY_REASON.get((code, reason))
     if known is not None:
         return known(message)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason != code.name:  # else a message is too large for grpc
+        return LimitExceeded(message, reason)
     if code is grpc.StatusCode.ALREADY_EXISTS:
         return ReportConflict(message)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
@@ -66,17 +68,36 @@ def no_service(message: str, reason: str, code: grpc.StatusCode) -> GuardrailErr
 
 def from_call(error: FailedCall, failure: Failure) -> GuardrailError:
     """The error to raise for a call that ended with a status other than OK."""
-    return failure(error.details() or "no details", _reason(error), error.code())
+    known = failure(error.details() or "no details", _reason(error), error.code())
+    if isinstance(known, NoVerdict | LimitExceeded):
+        known.retry_after = _retry_after(error)
+    return known
+
+
+def _details(error: FailedCall) -> Sequence[Any]:
+    """What came along with the status; details that cannot be read, or that contradict the status, say nothing."""
+    try:
+        status = rpc_status.from_call(error)
+    except (ValueError, DecodeError):
+        return ()
+    return () if status is None else status.details
+
+
+def _retry_after(error: FailedCall) -> float | None:
+    """Seconds after which the service says that another try may succeed; None if it does not say."""
+    for detail in _details(error):
+        retry = error_details_pb2.RetryInfo()
+        with contextlib.suppress(DecodeError):
+            if detail.Unpack(retry):
+                return float(max(0.0, retry.retry_delay.seconds + 1e-9 * retry.retry_delay.nanos))
+    return None
 
 
 def _reason(error: FailedCall) -> str:
     """The service's stable reason; if it gave none, one that is made from the status."""
-    try:
-        status = rpc_status.from_call(error)
-        for detail in status.details if status is not None else ():
-            info = error_details_pb2.ErrorInfo()
+    for detail in _details(error):
+        info = error_details_pb2.ErrorInfo()
+        with contextlib.suppress(DecodeError):
             if detail.Unpack(info) and info.reason:
                 return str(info.reason)
-    except (ValueError, DecodeError):
-        pass  # details that cannot be read, or that contradict the status, say nothing
     return "UNREACHABLE" if error.code() is grpc.StatusCode.UNAVAILABLE else error.code().name

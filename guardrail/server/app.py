@@ -16,7 +16,8 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from guardrail.errors import GuardrailError, NotServing
-from guardrail.server import contract
+from guardrail.server import contract, transport
+from guardrail.server.admission import Door
 from guardrail.server.exposition import Exposition
 from guardrail.server.gauges import read_gauges
 from guardrail.server.health import Health, HealthServicer, States
@@ -62,6 +63,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
     configure_jax(settings.kernel_folder)
     async with contextlib.AsyncExitStack() as stack:
         metrics = Metrics()
+        exposition = None
         if settings.metrics_listen is not None:
             exposition = Exposition(settings.metrics_listen, metrics.registry)
             stack.push_async_callback(asyncio.to_thread, exposition.close)
@@ -77,13 +79,14 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
             max_unwritten_decisions=settings.max_unwritten_decisions,
         )
         stack.push_async_callback(asyncio.to_thread, writer.close)
-        kernel = KernelThread()
+        kernel = KernelThread(settings.max_check_wait_seconds)
         stack.push_async_callback(asyncio.to_thread, kernel.close)
         registry = Registry(settings, store, writer, kernel, metrics)
         stack.push_async_callback(registry.close)
         watchers = Watchers(settings.max_watchers)
-        servicer = Servicer(Service(registry, writer, store, watchers, metrics), metrics)
-        read_gauges(metrics, registry, writer, watchers)
+        door = Door(settings.max_checks_in_flight)
+        servicer = Servicer(Service(registry, writer, store, watchers, metrics), metrics, door)
+        read_gauges(metrics, door, registry, writer, watchers)
 
         def look() -> States:
             return States(
@@ -97,6 +100,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         checks = HealthServicer()
         health = Health(checks, metrics, look)
         health.review()
+        if exposition is not None:
+            exposition.serving = health.serving
         server, port = await _listen(settings, servicer, checks)
         reviews = asyncio.create_task(health.keep_reviewing())
         stack.callback(reviews.cancel)
@@ -127,12 +132,7 @@ async def serve(settings: ServerSettings, *, started: Any = None) -> None:
 
 
 async def _listen(settings: ServerSettings, servicer: Servicer, checks: HealthServicer) -> tuple[grpc.aio.Server, int]:
-    server = grpc.aio.server(
-        options=(
-            ("grpc.max_receive_message_length", settings.max_request_bytes),
-            ("grpc.so_reuseport", 0),  # two servers on one port would share callers at random
-        )
-    )
+    server = grpc.aio.server(options=transport.options(settings))
     server.add_generic_rpc_handlers((generic_handler(servicer),))
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = (contract.SERVICE, _HEALTH, reflection.SERVICE_NAME)

@@ -1,4 +1,8 @@
-"""Metrics over plain HTTP: `GET /metrics`, on a thread and an event loop of its own."""
+"""Metrics and health over plain HTTP, on a thread and an event loop of their own.
+
+`GET /metrics` is what Prometheus reads; `GET /health` answers 200 while checks are answered, and 503 otherwise: also
+if the service's own event loop hangs, or has more calls to read than it can.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -30,11 +35,15 @@ class Exposition:
         listen: host:port; port 0 picks a free one.
         registry: what is served.
 
+    Attributes:
+        serving: what `GET /health` asks, on another thread.
+
     :raises NotServing: if the address cannot be bound.
     """
 
     def __init__(self, listen: str, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self.serving: Callable[[], bool] = lambda: False
         self._socket = _bind(listen)
         self._connections = 0
         self._loop = asyncio.new_event_loop()
@@ -83,10 +92,13 @@ class Exposition:
             return _response("431 Request Header Fields Too Large", b"the request is too long\n")
         method, _, rest = head.split(b"\r\n", 1)[0].partition(b" ")
         target = rest.partition(b" ")[0].partition(b"?")[0]
-        if target != b"/metrics":
-            return _response("404 Not Found", b"there is /metrics only\n")
+        if target not in (b"/metrics", b"/health"):
+            return _response("404 Not Found", b"there are /metrics and /health only\n")
         if method != b"GET":
             return _response("405 Method Not Allowed", b"GET only\n", "Allow: GET\r\n")
+        if target == b"/health":
+            up = self.serving()
+            return _response("200 OK", b"serving\n") if up else _response("503 Service Unavailable", b"not serving\n")
         try:
             return _response("200 OK", generate_latest(self._registry), kind=CONTENT_TYPE_LATEST)
         except Exception:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 
+from guardrail.server.admission import Door
 from guardrail.server.metrics import WORLD_STATES, Metrics
 from guardrail.server.registry import Registry
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 
 
-def read_gauges(metrics: Metrics, registry: Registry, writer: Writer, watchers: Watchers) -> None:
+def read_gauges(metrics: Metrics, door: Door, registry: Registry, writer: Writer, watchers: Watchers) -> None:
     """Let metrics read lengths and states. The functions run on another thread and only look."""
+    metrics.read("guardrail_checks_in_flight", lambda: door.inside)
     metrics.read("guardrail_waiting_checks", registry.waiting_checks)
     metrics.read("guardrail_waiting_reports", lambda: writer.waiting_reports)
     metrics.read("guardrail_unwritten_decisions", lambda: writer.unwritten_decisions)

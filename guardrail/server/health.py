@@ -37,6 +37,9 @@ REVIEW_SECONDS: Final = 0.1
 MAX_WATCHES: Final = 256
 """Most health Watch streams at once; more are refused with RESOURCE_EXHAUSTED."""
 
+SILENT_SECONDS: Final = 5.0
+"""If the states were not looked at for so long, the event loop hangs."""
+
 _Status = health_pb2.HealthCheckResponse
 
 
@@ -142,6 +145,7 @@ class Health:
         self._servicer, self._metrics, self._look = servicer, metrics, look
         self._announced: Mapping[str, bool] = {}
         self._phase = "starting"
+        self._reviewed = 0.0
         self._stopping = False
 
     def review(self) -> None:
@@ -156,6 +160,11 @@ class Health:
                 self._metrics.health(name, serving=up)
             self._servicer.announce(serving)
         self._phase = states.phase
+        self._reviewed = time.monotonic()
+
+    def serving(self) -> bool:
+        """True if checks are answered, and the event loop runs. Any thread may ask."""
+        return self._announced.get("", False) and time.monotonic() - self._reviewed < SILENT_SECONDS
 
     def stop(self) -> None:
         """NOT_SERVING from now on, for good."""

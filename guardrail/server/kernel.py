@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import structlog
 
 from guardrail.errors import NotServing
+from guardrail.server.admission import ControlledDelay
 from guardrail.server.stalls import Busy
 
 log = structlog.get_logger()
@@ -29,9 +30,17 @@ class _Work:
 
 
 class KernelThread:
-    """Runs work in the order in which it was submitted."""
+    """Runs work in the order in which it was submitted.
 
-    def __init__(self) -> None:
+    Args:
+        patience: seconds that a check may wait for its turn at most; see `ControlledDelay`.
+
+    Attributes:
+        delay: says which checks waited too long; for this thread only.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.delay = ControlledDelay(patience)
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         # What is submitted and not done, in order: a thread that ends can say what it leaves behind.
         self._outstanding: dict[_Work, None] = {}

@@ -101,6 +101,17 @@ DEFINITIONS: Final = (
         "guardrail_kernel_batch_checks", "histogram", "calls", (), "Checks that shared one kernel call.", _SIZES
     ),
     Definition("guardrail_kernel_failures_total", "counter", "kernel calls", (), "Kernel calls that raised."),
+    Definition(
+        "guardrail_check_wait_seconds",
+        "histogram",
+        "seconds",
+        (),
+        "How long a check that was taken on waited for its turn at the kernel.",
+        _SECONDS,
+    ),
+    Definition(
+        "guardrail_checks_in_flight", "gauge", "calls", (), "Checks under way, from their arrival to their answer."
+    ),
     Definition("guardrail_waiting_checks", "gauge", "calls", (), "Checks that wait for a kernel call."),
     Definition("guardrail_waiting_reports", "gauge", "reports", (), "Reports that wait for their commit."),
     Definition("guardrail_unwritten_decisions", "gauge", "decisions", (), "Decisions that wait for the decision log."),
@@ -168,6 +179,7 @@ class Metrics:
         self._metrics: dict[str, Any] = {d.name: d.make(self.registry) for d in DEFINITIONS}
         self._children: dict[tuple[str, ...], Any] = {}
         self._kernel_seconds = self._metrics["guardrail_kernel_seconds"]
+        self._check_wait = self._metrics["guardrail_check_wait_seconds"]
         self._kernel_batch = self._metrics["guardrail_kernel_batch_checks"]
 
     def verdict(self, policy: str, decision: Decision) -> None:
@@ -199,6 +211,10 @@ class Metrics:
         self._kernel_seconds.observe(seconds)
         if checks:
             self._kernel_batch.observe(checks)
+
+    def waited(self, seconds: float) -> None:
+        """Record how long a check waited for its turn."""
+        self._check_wait.observe(seconds)
 
     def kernel_failed(self) -> None:
         """Count a kernel call that raised."""

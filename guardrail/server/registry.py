@@ -270,7 +270,10 @@ class Registry:
         if judge.policy.program is None:
             return self._kernel
         present = self._policies.get(judge.policy.name)
-        return present.kernel if present is not None and present.judge is judge else KernelThread()
+        return present.kernel if present is not None and present.judge is judge else self._new_kernel()
+
+    def _new_kernel(self) -> KernelThread:
+        return KernelThread(self._settings.max_check_wait_seconds)
 
     async def _release(self, loaded: LoadedPolicy) -> None:
         """End the thread and the process of a program that is not used any more."""
@@ -299,7 +302,6 @@ class Registry:
             revision,
             kernel=kernel,
             metrics=self._metrics,
-            max_waiting=self._settings.max_waiting_checks,
             on_advance=self._maybe_snapshot,
         )
 

@@ -18,6 +18,7 @@ from guardrail.domain import Decision, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
+from guardrail.server.admission import Door
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
 from guardrail.server.service import Report, Service, WorldView
@@ -56,7 +57,11 @@ def unary(
     async def call(self: Servicer, data: bytes, context: Context) -> M:
         started = time.perf_counter()
         try:
-            reply = await method(self, _parse(request_class, data), context)
+            if is_check:  # whether there is room comes before the work of reading the request
+                with self._door:
+                    reply = await method(self, _parse(request_class, data), context)
+            else:
+                reply = await method(self, _parse(request_class, data), context)
         except asyncio.CancelledError:
             if is_check:
                 self.metrics.no_verdict(_why_gone(context))
@@ -115,8 +120,9 @@ def _deadlines(context: Context) -> tuple[float | None, float | None]:
 class Servicer:
     """The RPCs of `guardrail.v1.GuardrailService`."""
 
-    def __init__(self, service: Service, metrics: Metrics) -> None:
+    def __init__(self, service: Service, metrics: Metrics, door: Door) -> None:
         self._service = service
+        self._door = door
         self.metrics = metrics
         # A hostile document takes seconds to read: one at a time, and never those whose callers are gone.
         self._documents = ThreadPoolExecutor(1, "guardrail-documents")

@@ -35,8 +35,31 @@ class ServerSettings(BaseModel):
     )
     device: Literal["cpu", "gpu"] = Field("cpu", description="what enumerated classes are computed on")
     max_request_bytes: Annotated[int, Field(ge=1_024, le=64 * 2**20)] = 2**20
-    max_waiting_checks: Annotated[int, Field(ge=1)] = 4_096
-    max_waiting_reports: Annotated[int, Field(ge=1)] = 16_384
+    max_metadata_bytes: Annotated[int, Field(ge=1_024, le=2**20)] = Field(
+        16 * 2**10, description="largest metadata of a call: tokens travel in it"
+    )
+    max_pending_calls: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        128,
+        description="calls that may wait to be read; from three quarters of it on, new ones are cancelled at random",
+    )
+    max_streams_per_connection: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        1_024, description="calls at once on one connection; the client holds further ones back"
+    )
+    max_connection_idle_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        1_800.0, description="a connection without calls is closed after so long; clients open another"
+    )
+    max_connection_age_seconds: Annotated[float, Field(ge=1, le=86_400)] | None = Field(
+        None, description="connections are closed after so long, so that clients spread over replicas; off if unset"
+    )
+    max_checks_in_flight: Annotated[int, Field(ge=1)] = Field(
+        1_024, description="checks under way at once; one more is refused as OVERLOADED"
+    )
+    max_check_wait_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        0.5, description="a check that waited longer for its turn at the kernel is refused as OVERLOADED"
+    )
+    max_waiting_reports: Annotated[int, Field(ge=1)] = Field(
+        16_384, description="reports that wait for their commit; further ones are refused as OVERLOADED"
+    )
     max_unwritten_decisions: Annotated[int, Field(ge=1)] = 65_536
     max_worlds: Annotated[int, Field(ge=1)] = 10_000
     max_watchers: Annotated[int, Field(ge=1)] = 64

@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
-from guardrail.errors import DeadlinePassed, GuardrailError, LimitExceeded, NotServing, WorldUnavailable
+from guardrail.errors import DeadlinePassed, GuardrailError, NotServing, WorldUnavailable
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
@@ -34,6 +34,7 @@ class _WaitingCheck:
     prepared: Sequence[PreparedCheck]
     deadline: float | None
     expires: float | None
+    arrived: float
     future: asyncio.Future[tuple[list[HarmBound | None], int]]
 
 
@@ -63,7 +64,6 @@ class World:
         *,
         kernel: KernelThread,
         metrics: Metrics,
-        max_waiting: int,
         on_advance: Callable[[World], None],
     ) -> None:
         self.judge = judge
@@ -73,7 +73,6 @@ class World:
         self._committed = revision
         self._kernel = kernel
         self._metrics = metrics
-        self._max_waiting = max_waiting
         self._on_advance = on_advance
         self._loop = asyncio.get_running_loop()
         self._checks: deque[_WaitingCheck] = deque()
@@ -118,16 +117,15 @@ class World:
             expires: of `time.monotonic()`; a check whose turn comes later is dropped.
 
         :raises DeadlinePassed: if its turn came after `expires`.
-        :raises LimitExceeded: if too many checks wait already.
+        :raises LimitExceeded: OVERLOADED, if it waited too long for its turn.
+        :raises NotServing: if the kernel thread has ended.
         :raises WorldUnavailable: if the posterior is lost.
         """
         self._require_usable()
         if all(p.row is None for p in prepared):
             return [None] * len(prepared), self.revision
-        if len(self._checks) >= self._max_waiting:
-            raise LimitExceeded(f"{len(self._checks)} checks of world {self.world_id!r} wait already")
         future: asyncio.Future[tuple[list[HarmBound | None], int]] = self._loop.create_future()
-        self._checks.append(_WaitingCheck(prepared, deadline, expires, future))
+        self._checks.append(_WaitingCheck(prepared, deadline, expires, time.monotonic(), future))
         if not self._draining:
             # After whatever else the loop has ready: checks that arrived together share a kernel call.
             self._loop.call_soon(self._schedule)
@@ -150,6 +148,7 @@ class World:
     async def settled(self) -> None:
         """Wait until every committed observation is applied.
 
+        :raises NotServing: if the kernel thread has ended.
         :raises WorldUnavailable: if the posterior is lost.
         """
         while self._observations or self.revision != self._committed:
@@ -218,7 +217,7 @@ class World:
         started = time.perf_counter()
         posterior, error = self._posterior, None
         answers: list[list[HarmBound | None]] = []
-        checks, dropped = _timely(checks, time.monotonic())
+        checks, dropped = self._timely(checks, time.monotonic())
         try:
             posterior = self._observe(posterior, observations)
             answers = self._bound(posterior, checks)
@@ -226,8 +225,28 @@ class World:
             log.exception("kernel_failed", world=self.world_id, policy=self.judge.policy.name)
             self._metrics.kernel_failed()
             error = caught
-        self._metrics.kernel_call(time.perf_counter() - started, len(checks))
+        seconds = time.perf_counter() - started
+        self._kernel.delay.called(seconds)
+        self._metrics.kernel_call(seconds, len(checks))
         self._loop.call_soon_threadsafe(self._deliver, posterior, observations, checks, answers, error, dropped)
+
+    def _timely(
+        self, checks: list[_WaitingCheck], now: float
+    ) -> tuple[list[_WaitingCheck], list[tuple[_WaitingCheck, GuardrailError]]]:
+        """The checks whose turn has come, and those for which it comes too late, with why."""
+        timely: list[_WaitingCheck] = []
+        dropped: list[tuple[_WaitingCheck, GuardrailError]] = []
+        for check in checks:
+            waited = now - check.arrived
+            why: GuardrailError | None = self._kernel.delay.refusal(waited, now)
+            if check.expires is not None and check.expires <= now:
+                why = DeadlinePassed("the caller's deadline passed before the check's turn came")
+            if why is None:
+                self._metrics.waited(waited)
+                timely.append(check)
+            else:
+                dropped.append((check, why))
+        return timely, dropped
 
     def _observe(self, posterior: _Posterior, observations: list[_CommittedObservation]) -> _Posterior:
         if not observations:
@@ -291,21 +310,6 @@ class World:
             _settle(check.future, None, WorldUnavailable(why))
         self._checks.clear()
         self._observations.clear()
-
-
-def _timely(
-    checks: list[_WaitingCheck], now: float
-) -> tuple[list[_WaitingCheck], list[tuple[_WaitingCheck, GuardrailError]]]:
-    """The checks whose turn has come, and those that nobody waits for any more, with why."""
-    timely: list[_WaitingCheck] = []
-    dropped: list[tuple[_WaitingCheck, GuardrailError]] = []
-    for check in checks:
-        if check.expires is not None and check.expires <= now:
-            late = DeadlinePassed("the caller's deadline passed before the check's turn came")
-            dropped.append((check, late))
-        else:
-            timely.append(check)
-    return timely, dropped
 
 
 def _find_refuted(answers: list[list[HarmBound | None]], before: bool) -> bool:

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import structlog
 
-from guardrail.errors import DecisionLogUnavailable, GuardrailError, LimitExceeded, StoreError
+from guardrail.errors import DecisionLogUnavailable, GuardrailError, StoreError
+from guardrail.server.admission import overloaded
 from guardrail.server.metrics import Metrics
 from guardrail.server.stalls import Busy
 from guardrail.store.base import Appended, NewObservation, Store
@@ -117,11 +118,11 @@ class Writer:
             observations: at most GROUP_LIMIT of them.
             on_commit: called on the event loop, in commit order, even if the caller is gone by then.
 
-        :raises LimitExceeded: if too many reports wait already.
+        :raises LimitExceeded: OVERLOADED, if too many reports wait already.
         :raises StoreError: if the thread that writes has ended.
         """
         if self._waiting_reports + len(observations) > self._max_reports:
-            raise LimitExceeded(f"{self._waiting_reports} reports wait to be written already")
+            raise overloaded(f"{self._waiting_reports} reports wait to be written already", RETRY_SECONDS)
         future: asyncio.Future[list[Appended]] = self._loop.create_future()
         with self._wake:
             self._require_alive()

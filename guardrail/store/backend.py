@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from guardrail.errors import StoreError
+    from guardrail.store.base import Feed
 
 
 class Backend(Protocol):
@@ -38,6 +39,14 @@ class Backend(Protocol):
 
     def connect_reader(self) -> sa.Connection:
         """A connection for single SELECT statements, each of which sees all that is committed."""
+        ...
+
+    def announce(self, connection: sa.Connection, worlds: Collection[tuple[str, str]]) -> None:
+        """Tell the feeds of every store, once the transaction is committed, that the logs of these worlds changed."""
+        ...
+
+    def follow(self) -> Feed | None:
+        """A new feed of what is announced; None if no other store can write meanwhile."""
         ...
 
     def limit(self, connection: sa.Connection) -> AbstractContextManager[None]:

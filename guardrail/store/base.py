@@ -25,6 +25,7 @@ class NewObservation:
         observation_id: the reporter's id, unique within (policy, world).
         digest: SHA-256 (hex) of the canonical content; equal content has an equal digest.
         content: canonical JSON text of {"action": ..., "context": ..., "outcome": ...}.
+        reporter: who reported it; empty if callers are not authenticated.
     """
 
     policy: str
@@ -32,6 +33,7 @@ class NewObservation:
     observation_id: str
     digest: str
     content: str
+    reporter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,11 @@ class Appended:
     """What became of one observation.
 
     Attributes:
-        sequence: its 1-based place in the world's log; that of the first report if it is a duplicate.
-        duplicate: True if the same id with the same digest was already there.
+        sequence: its 1-based place in the world's log; that of the first report if it is a duplicate or a conflict.
+        duplicate: True if the same id with the same digest was already there, in the present log or a closed one.
         conflict: True if the id was there with another digest; nothing was written for it.
-        generation: that of the world's log; see `WorldRecord`.
+        generation: of the log in which `sequence` counts (see `WorldRecord`): the present one for what is new, that
+            of the first report for a duplicate or a conflict.
     """
 
     sequence: int
@@ -60,12 +63,14 @@ class ObservationRecord:
         observation_id: the reporter's id.
         content: canonical JSON text of {"action": ..., "context": ..., "outcome": ...}.
         recorded_at: seconds since the epoch, UTC.
+        reporter: who reported it; empty if callers were not authenticated.
     """
 
     sequence: int
     observation_id: str
     content: str
     recorded_at: float
+    reporter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class DecisionRecord:
         request: canonical JSON text of {"action": ..., "context": ...}.
         verdict: JSON text of the whole verdict.
         decided_at: seconds since the epoch, UTC.
+        generation: of the log that the observations are counted in.
     """
 
     decision_id: str
@@ -93,6 +99,7 @@ class DecisionRecord:
     request: str
     verdict: str
     decided_at: float
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,29 @@ class WorldRecord:
     world: str
     observations: int
     generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ResetRecord:
+    """The end of one log of a world, and the start of the next.
+
+    Attributes:
+        policy: policy name.
+        world: world id.
+        generation: of the log that was closed; the next one has the next number.
+        observations: length of the log that was closed.
+        reason: why, in words.
+        caller: who asked for it; empty if callers were not authenticated.
+        reset_at: seconds since the epoch, UTC.
+    """
+
+    policy: str
+    world: str
+    generation: int
+    observations: int
+    reason: str
+    caller: str
+    reset_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +181,7 @@ class Snapshot:
         world: world id.
         sequence: number of observations it rests on.
         payload: the state's arrays; the store checks their integrity, never their meaning.
+        generation: of the log that the observations are counted in.
     """
 
     policy: str
@@ -158,20 +189,41 @@ class Snapshot:
     world: str
     sequence: int
     payload: bytes
+    generation: int = 1
 
 
 class Store(Protocol):
     """Durable, append-only records. Every method may block and raises StoreError if the store fails."""
 
     def append_observations(self, batch: Sequence[NewObservation]) -> list[Appended]:
-        """Append a batch in order, in one transaction that is durable when this returns.
+        """Append a batch in order to the present logs, in one transaction that is durable when this returns.
 
-        Must: number each world's observations 1, 2, ... without gaps; treat a repeated id (in the
-        store or earlier in the batch) as a duplicate or a conflict; write all or nothing; all this also
-        when several stores append to one world at the same time.
+        Must: number each log's observations 1, 2, ... without gaps; treat a repeated id (in any log of the
+        world or earlier in the batch) as a duplicate or a conflict; write all or nothing; all this also
+        when several stores append to one world, or reset it, at the same time.
 
         :raises StoreError: if the transaction failed. Nothing was written, unless the connection to the database
             was lost while it was committed: appending the same batch again counts nothing twice.
+        """
+        ...
+
+    def reset_world(self, policy: str, world: str, generation: int, reason: str, caller: str) -> ResetRecord:
+        """Close the present log of a world and start the next one; durable when this returns.
+
+        Must: do so in one transaction; close the log only if `generation` is its number; answer as before, and
+        do nothing, if the log before the present one is of that generation and was closed with the same reason
+        by the same caller; keep the closed log, its snapshots and its decisions.
+
+        :raises WorldNotFound: if the world never held an observation.
+        :raises GenerationMismatch: if another log is the present one.
+        :raises StoreError: if the transaction failed; as for `append_observations`.
+        """
+        ...
+
+    def resets(self, policy: str, world: str) -> list[ResetRecord]:
+        """When, why and by whom the logs of a world were closed, the first one first.
+
+        :raises StoreCorrupt: if a record is damaged.
         """
         ...
 
@@ -181,8 +233,8 @@ class Store(Protocol):
         Must: leave a decision that is there with equal content as it is, so that a batch whose
         fate is unknown may be appended again.
 
-        :raises StoreError: if the transaction failed, or an id is used with other content; nothing
-            was written.
+        :raises StoreError: if the transaction failed, an id is used with other content, or a decision names a
+            log that was never started; nothing was written.
         """
         ...
 
@@ -194,17 +246,20 @@ class Store(Protocol):
         """The policy document of a revision; None if it was never recorded."""
         ...
 
-    def observations(self, policy: str, world: str, after: int = 0) -> Iterator[ObservationRecord]:
-        """A world's observations with sequence > after, in order, without loading all at once.
+    def observations(
+        self, policy: str, world: str, after: int = 0, generation: int | None = None
+    ) -> Iterator[ObservationRecord]:
+        """Observations of a world's log with sequence > after, in order, without loading all at once.
 
-        Ends with the last one that was there when iteration started.
+        The log is that of a generation, or the one that is the present one when iteration starts. Ends with the
+        last one that was there then.
 
         :raises StoreCorrupt: if a record is damaged or a sequence number is missing.
         """
         ...
 
-    def observation_count(self, policy: str, world: str) -> int:
-        """Length of a world's log; 0 for an unknown world."""
+    def observation_count(self, policy: str, world: str, generation: int | None = None) -> int:
+        """Length of a world's log of a generation, or of its present one; 0 if there is none."""
         ...
 
     def head(self, policy: str, world: str) -> WorldRecord | None:
@@ -216,7 +271,11 @@ class Store(Protocol):
         ...
 
     def worlds(self, policy: str | None = None) -> list[WorldRecord]:
-        """All worlds with observations, sorted by policy and world."""
+        """The present logs of all worlds that ever held observations, sorted by policy and world."""
+        ...
+
+    def worlds_created_by(self, caller: str) -> int:
+        """How many worlds have their very first observation from this caller, whether they were reset since or not."""
         ...
 
     def decision(self, decision_id: str) -> DecisionRecord | None:
@@ -224,15 +283,23 @@ class Store(Protocol):
         ...
 
     def decisions(self, policy: str | None = None, world: str | None = None) -> Iterator[DecisionRecord]:
-        """Logged decisions ordered by policy, world, policy revision, posterior revision, time."""
+        """Logged decisions ordered by policy, world, generation, policy revision, posterior revision, time."""
         ...
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot; older ones of the same world and policy revision may go."""
+        """Keep a snapshot; older ones of the same log and policy revision may go.
+
+        :raises StoreError: if it failed, or the snapshot names a log that was never started.
+        """
         ...
 
-    def latest_snapshot(self, policy: str, world: str, policy_revision: str) -> Snapshot | None:
-        """The newest intact snapshot of that revision; None if there is none or it is damaged."""
+    def latest_snapshot(
+        self, policy: str, world: str, policy_revision: str, generation: int | None = None
+    ) -> Snapshot | None:
+        """The newest intact snapshot of that revision, of the log of a generation or of the present one.
+
+        None if there is none or it is damaged.
+        """
         ...
 
     def close(self) -> None:

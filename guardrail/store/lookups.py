@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from guardrail.errors import StoreCorrupt
-from guardrail.store.records import Known, ObservationKey, WorldKey
+from guardrail.errors import StoreCorrupt, StoreError
+from guardrail.store.records import Known, LogKey, ObservationKey, WorldKey
 from guardrail.store.rows import RESTORE
 from guardrail.store.tables import decisions, observations, worlds
 
@@ -25,17 +25,40 @@ Item = TypeVar("Item")
 _last_sequence = (
     sa.select(sa.func.max(observations.c.sequence)).where(observations.c.world_id == worlds.c.id).scalar_subquery()
 )
-select_world: sa.Select[Any] = sa.select(
-    worlds.c.id, worlds.c.policy, worlds.c.world, worlds.c.observations, _last_sequence.label("last")
+_any_log = worlds.alias("any_log")
+is_present = (
+    worlds.c.generation
+    == sa.select(sa.func.max(_any_log.c.generation))
+    .where(_any_log.c.policy == worlds.c.policy, _any_log.c.world == worlds.c.world)
+    .correlate(worlds)
+    .scalar_subquery()
 )
-"""Worlds with the length that they state (`observations`) and the end of what their log holds (`last`)."""
+"""Selects the rows of present logs."""
+select_log: sa.Select[Any] = sa.select(
+    worlds.c.id,
+    worlds.c.policy,
+    worlds.c.world,
+    worlds.c.generation,
+    worlds.c.creator,
+    worlds.c.observations,
+    _last_sequence.label("last"),
+)
+"""Logs with the length that they state (`observations`) and the end of what they hold (`last`)."""
 
 # Built once: SQLAlchemy spends longer on building a statement than SQLite on running it.
-_worlds_among = select_world.where(sa.tuple_(worlds.c.policy, worlds.c.world).in_(sa.bindparam("keys", expanding=True)))
+_present_among = select_log.where(
+    sa.tuple_(worlds.c.policy, worlds.c.world).in_(sa.bindparam("keys", expanding=True)), is_present
+)
+_ids_among = sa.select(worlds.c.id, worlds.c.policy, worlds.c.world, worlds.c.generation).where(
+    sa.tuple_(worlds.c.policy, worlds.c.world, worlds.c.generation).in_(sa.bindparam("keys", expanding=True))
+)
 # For one world at a time: SQLite has no index search for pairs of world and id.
 _observations_among = sa.select(observations.c.observation_id, observations.c.sequence, observations.c.digest).where(
     observations.c.world_id == sa.bindparam("of"),
     observations.c.observation_id.in_(sa.bindparam("keys", expanding=True)),
+)
+_logs_of: sa.Select[Any] = sa.select(worlds.c.id, worlds.c.generation, worlds.c.observations).where(
+    worlds.c.policy == sa.bindparam("policy"), worlds.c.world == sa.bindparam("world")
 )
 _decisions_among = sa.select(decisions.c.decision_id, decisions.c.checksum).where(
     decisions.c.decision_id.in_(sa.bindparam("keys", expanding=True))
@@ -43,9 +66,9 @@ _decisions_among = sa.select(decisions.c.decision_id, decisions.c.checksum).wher
 
 
 def log_length(row: sa.Row[Any]) -> int:
-    """Length of the log of a row of `select_world`.
+    """Length of the log of a row of `select_log`.
 
-    :raises StoreCorrupt: if the world's record and its log disagree.
+    :raises StoreCorrupt: if the log's record and what it holds disagree.
     """
     if row.observations != (row.last or 0):
         raise StoreCorrupt(
@@ -55,40 +78,69 @@ def log_length(row: sa.Row[Any]) -> int:
     return int(row.observations)
 
 
-def worlds_of(connection: sa.Connection, keys: Iterable[WorldKey]) -> dict[WorldKey, sa.Row[Any]]:
-    """The rows of `select_world` for all keys, creating those worlds that are new."""
+def present_logs(connection: sa.Connection, keys: Iterable[WorldKey]) -> dict[WorldKey, sa.Row[Any]]:
+    """The rows of `select_log` for the present logs of worlds, creating those of worlds that are new."""
     wanted = dict.fromkeys(keys)
-    found = _find_worlds(connection, wanted)
-    new = [key for key in wanted if key not in found]
+    found = _find_present(connection, wanted)
+    new = [(*key, 1) for key in wanted if key not in found]
     if new:
-        # In one order for all writers, so that none waits for the other; one of them creates a world's row.
-        rows = [{"policy": policy, "world": world, "observations": 0} for policy, world in sorted(new)]
-        insert_many(connection, worlds, rows, unless_there=True)
-        found |= _find_worlds(connection, new)
+        _create(connection, new)
+        found |= _find_present(connection, wanted)
     return found
 
 
+def ids_of_logs(connection: sa.Connection, keys: Iterable[LogKey]) -> dict[LogKey, int]:
+    """The ids of logs, creating the first ones of worlds that are new.
+
+    :raises StoreError: if a later one was never started.
+    """
+    wanted = dict.fromkeys(keys)
+    found = _find_ids(connection, wanted)
+    missing = [key for key in wanted if key not in found]
+    for policy, world, generation in missing:
+        if generation != 1:
+            raise StoreError(f"world {world!r} of policy {policy!r} has no generation {generation}")
+    if missing:
+        _create(connection, missing)
+        found |= _find_ids(connection, missing)
+    return found
+
+
+def _create(connection: sa.Connection, new: Sequence[LogKey]) -> None:
+    # In one order for all writers, so that none waits for the other; one of them creates a row.
+    rows = [{"policy": p, "world": w, "generation": g, "observations": 0} for p, w, g in sorted(new)]
+    insert_many(connection, worlds, rows, unless_there=True)
+
+
 def known_observations(
-    connection: sa.Connection, batch: Sequence[NewObservation], found: Mapping[WorldKey, sa.Row[Any]]
+    connection: sa.Connection, batch: Sequence[NewObservation], present: Mapping[WorldKey, sa.Row[Any]]
 ) -> dict[ObservationKey, Known]:
-    """Those of the batch's observation ids that the log holds.
+    """Those of the batch's observation ids that any log of their world holds.
 
     Args:
         connection: inside a writing transaction.
         batch: what is to be appended.
-        found: what `worlds_of` gave for the worlds of the batch.
+        present: what `present_logs` gave for the worlds of the batch.
     """
     wanted: dict[WorldKey, list[str]] = {}
     for new in batch:
         wanted.setdefault((new.policy, new.world), []).append(new.observation_id)
     known = {}
     for world, observation_ids in wanted.items():
-        if found[world].observations == 0:
-            continue
-        for keys in _chunks(observation_ids):
-            for row in connection.execute(_observations_among, {"of": found[world].id, "keys": keys}):
-                known[*world, row.observation_id] = Known(row.sequence, row.digest)
+        for log in _logs(connection, present[world]):
+            if log.observations == 0:
+                continue
+            for keys in _chunks(observation_ids):
+                for row in connection.execute(_observations_among, {"of": log.id, "keys": keys}):
+                    known[*world, row.observation_id] = Known(row.sequence, row.digest, log.generation)
     return known
+
+
+def _logs(connection: sa.Connection, present: sa.Row[Any]) -> Sequence[sa.Row[Any]]:
+    """All logs of a world."""
+    if present.generation == 1:
+        return [present]
+    return connection.execute(_logs_of, {"policy": present.policy, "world": present.world}).all()
 
 
 def insert_many(
@@ -119,11 +171,19 @@ def known_decisions(connection: sa.Connection, decision_ids: Collection[str]) ->
     return known
 
 
-def _find_worlds(connection: sa.Connection, keys: Iterable[WorldKey]) -> dict[WorldKey, sa.Row[Any]]:
+def _find_present(connection: sa.Connection, keys: Iterable[WorldKey]) -> dict[WorldKey, sa.Row[Any]]:
     found: dict[WorldKey, sa.Row[Any]] = {}
     for chunk in _chunks(keys):
-        for row in connection.execute(_worlds_among, {"keys": chunk}):
+        for row in connection.execute(_present_among, {"keys": chunk}):
             found[row.policy, row.world] = row
+    return found
+
+
+def _find_ids(connection: sa.Connection, keys: Iterable[LogKey]) -> dict[LogKey, int]:
+    found: dict[LogKey, int] = {}
+    for chunk in _chunks(keys):
+        for row in connection.execute(_ids_among, {"keys": chunk}):
+            found[row.policy, row.world, row.generation] = row.id
     return found
 
 

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 
 from guardrail.errors import StoreCorrupt, StoreError
 from guardrail.store.backend import as_store_errors
+from guardrail.store.feed import PostgresFeed, announce
 from guardrail.store.schema import require_present_schema
 from guardrail.store.watchdog import cut_after
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from contextlib import AbstractContextManager
+
+    import psycopg
+
+    from guardrail.store.base import Feed
 
 MAX_READERS = 8
 """Connections for reading that one store keeps; with the writing and the listening one, ten a process."""
@@ -113,6 +118,7 @@ class PostgresBackend:
         plain = sa.URL.create("postgresql", url.username, None, url.host, url.port, url.database)
         self.database = plain.render_as_string()
         self._secret = url.password or ""
+        self._feeds: list[PostgresFeed] = []
         options = {name: value for name, value in _CONNECT_OPTIONS.items() if name not in url.query}
         self._writers = _engine(url, options, poolclass=sa.NullPool)
         self._readers = _engine(
@@ -145,6 +151,24 @@ class PostgresBackend:
         """A connection that cannot write; every statement is a transaction of its own."""
         return self._readers.connect()
 
+    def announce(self, connection: sa.Connection, worlds: Collection[tuple[str, str]]) -> None:
+        """Send a notification for each world; PostgreSQL delivers it with the commit."""
+        announce(connection, worlds)
+
+    def follow(self) -> Feed:
+        """A feed on a connection of its own."""
+        feed = PostgresFeed(self)
+        self._feeds.append(feed)
+        return feed
+
+    def connect_listener(self) -> psycopg.Connection:
+        """A connection outside the pool, in which every statement is a transaction of its own."""
+        pooled = self._writers.raw_connection()
+        connection = cast("psycopg.Connection", pooled.driver_connection)
+        pooled.detach()
+        connection.autocommit = True
+        return connection
+
     def limit(self, connection: sa.Connection) -> AbstractContextManager[None]:
         """Cut the connection if the block takes longer than SILENCE_SECONDS."""
         driver: Any = connection.connection.driver_connection
@@ -152,11 +176,13 @@ class PostgresBackend:
 
     def explain(self, error: Exception) -> StoreError:
         """What an error of PostgreSQL, its driver or SQLAlchemy means for the caller."""
+        import psycopg
+
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
         state = getattr(cause, "sqlstate", None) or ""
         if isinstance(error, sa.exc.TimeoutError):
             kind, meaning = StoreError, f"has all {MAX_READERS} reading connections of this process in use: try again"
-        elif isinstance(error, sa.exc.OperationalError) and not state:
+        elif not state and isinstance(cause, psycopg.OperationalError):
             kind, meaning = StoreError, _UNREACHABLE
         else:
             kind, meaning = _MEANINGS.get(state) or _MEANINGS.get(state[:2]) or (StoreError, "failed")
@@ -164,6 +190,8 @@ class PostgresBackend:
 
     def close(self) -> None:
         """Close every connection."""
+        for feed in self._feeds:
+            feed.close()
         with suppress(sa.exc.SQLAlchemyError):
             self._writers.dispose()
             self._readers.dispose()

@@ -6,13 +6,16 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from guardrail.store.base import Appended, DecisionRecord, NewObservation, Snapshot
+from guardrail.store.base import Appended, DecisionRecord, NewObservation, ResetRecord, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 WorldKey: TypeAlias = tuple[str, str]
 """Policy name and world id."""
+
+LogKey: TypeAlias = tuple[str, str, int]
+"""Policy name, world id and generation."""
 
 ObservationKey: TypeAlias = tuple[str, str, str]
 """Policy name, world id and observation id."""
@@ -25,10 +28,25 @@ class Known:
     Attributes:
         sequence: its place in the world's log.
         digest: digest of its content.
+        generation: of that log.
     """
 
     sequence: int
     digest: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A world's present log before a batch.
+
+    Attributes:
+        length: number of its observations.
+        generation: its number.
+    """
+
+    length: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +65,14 @@ class Numbered:
 
 
 def number(
-    batch: Sequence[NewObservation], lengths: Mapping[WorldKey, int], known: Mapping[ObservationKey, Known]
+    batch: Sequence[NewObservation], logs: Mapping[WorldKey, Log], known: Mapping[ObservationKey, Known]
 ) -> Numbered:
-    """Number a batch in order, continuing each world's log without gaps.
+    """Number a batch in order, continuing each world's present log without gaps.
 
     Args:
         batch: what to append.
-        lengths: present length of the log of every world in the batch; absent means 0.
-        known: those of the batch's ids that the store holds already.
+        logs: present log of every world in the batch.
+        known: those of the batch's ids that the store holds already, in whichever log of their world.
     """
     numbered = Numbered([], [], {})
     seen: dict[ObservationKey, Known] = {}
@@ -64,21 +82,29 @@ def number(
         first = known.get(key) or seen.get(key)
         if first is not None:
             same = first.digest == new.digest
-            numbered.results.append(Appended(first.sequence, duplicate=same, conflict=not same))
+            numbered.results.append(Appended(first.sequence, same, not same, first.generation))
             continue
-        sequence = numbered.lengths.get(world, lengths.get(world, 0)) + 1
+        sequence = numbered.lengths.get(world, logs[world].length) + 1
         numbered.lengths[world] = sequence
-        seen[key] = Known(sequence, new.digest)
+        seen[key] = Known(sequence, new.digest, logs[world].generation)
         numbered.accepted.append((sequence, new))
-        numbered.results.append(Appended(sequence, duplicate=False, conflict=False))
+        numbered.results.append(Appended(sequence, False, False, logs[world].generation))
     return numbered
 
 
 def observation_checksum(
-    world: WorldKey, sequence: object, observation_id: object, digest: object, content: object, recorded_at: object
+    log: LogKey,
+    sequence: object,
+    observation_id: object,
+    digest: object,
+    content: object,
+    recorded_at: object,
+    reporter: object = "",
 ) -> bytes:
-    """16 bytes that change if any part of an observation, its world or its place does."""
-    return _checksum((*world, sequence, observation_id, digest, content, recorded_at))
+    """16 bytes that change if any part of an observation, its log or its place does."""
+    policy, world, generation = log
+    fields = (policy, world, sequence, observation_id, digest, content, recorded_at)
+    return _checksum((*fields, *_if_not("reporter", reporter, ""), *_if_not("generation", generation, 1)))
 
 
 def decision_checksum(record: DecisionRecord) -> bytes:
@@ -94,9 +120,25 @@ def decision_checksum(record: DecisionRecord) -> bytes:
         record.decided_at,
         *map(len, texts),
         type(record.request) is str and type(record.verdict) is str,
+        *_if_not("generation", record.generation, 1),
     )
     # The long texts are hashed as they are: writing them out with ascii() would be most of the cost.
     return hashlib.blake2b(_encode(rest) + b"".join(texts), digest_size=16).digest()
+
+
+def reset_checksum(record: ResetRecord) -> bytes:
+    """16 bytes that change if any part of a reset does."""
+    return _checksum(
+        (
+            record.policy,
+            record.world,
+            record.generation,
+            record.observations,
+            record.reason,
+            record.caller,
+            record.reset_at,
+        )
+    )
 
 
 def policy_checksum(revision: object, name: object, document: object, recorded_at: object) -> bytes:
@@ -106,11 +148,15 @@ def policy_checksum(revision: object, name: object, document: object, recorded_a
 
 def snapshot_checksum(snapshot: Snapshot) -> bytes:
     """SHA-256 of a snapshot: its payload and what it belongs to."""
-    digest = hashlib.sha256(
-        _encode((snapshot.policy, snapshot.policy_revision, snapshot.world, snapshot.sequence, len(snapshot.payload)))
-    )
+    place = (snapshot.policy, snapshot.policy_revision, snapshot.world, snapshot.sequence, len(snapshot.payload))
+    digest = hashlib.sha256(_encode((*place, *_if_not("generation", snapshot.generation, 1))))
     digest.update(snapshot.payload)
     return digest.digest()
+
+
+def _if_not(name: str, value: object, default: object) -> tuple[object, ...]:
+    """What rows of the first schema did not have is part of a checksum only where it says something."""
+    return () if value == default and type(value) is type(default) else (name, value)
 
 
 def _checksum(fields: tuple[object, ...]) -> bytes:

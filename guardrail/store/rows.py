@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardrail.errors import StoreCorrupt
-from guardrail.store.base import DecisionRecord, NewObservation, ObservationRecord, Snapshot
+from guardrail.store.base import DecisionRecord, NewObservation, ObservationRecord, ResetRecord, Snapshot
 from guardrail.store.records import (
-    WorldKey,
+    LogKey,
     decision_checksum,
     observation_checksum,
     policy_checksum,
+    reset_checksum,
     snapshot_checksum,
 )
 from guardrail.store.tables import observations
@@ -34,15 +35,16 @@ OBSERVATION_COLUMNS = (
     observations.c.content,
     observations.c.recorded_at,
     observations.c.checksum,
+    observations.c.reporter,
 )
 
 RESTORE = "restore the database from a backup"
 
 
-def observation_row(world_id: int, sequence: int, new: NewObservation, recorded_at: float) -> NewRow:
+def observation_row(world_id: int, generation: int, sequence: int, new: NewObservation, recorded_at: float) -> NewRow:
     """The row of a new observation."""
-    observation_id, digest, content = str(new.observation_id), str(new.digest), str(new.content)
-    world = (str(new.policy), str(new.world))
+    observation_id, digest, content, reporter = map(str, (new.observation_id, new.digest, new.content, new.reporter))
+    log = (str(new.policy), str(new.world), generation)
     return {
         "world_id": world_id,
         "sequence": sequence,
@@ -50,26 +52,55 @@ def observation_row(world_id: int, sequence: int, new: NewObservation, recorded_
         "digest": digest,
         "content": content,
         "recorded_at": recorded_at,
-        "checksum": observation_checksum(world, sequence, observation_id, digest, content, recorded_at),
+        "checksum": observation_checksum(log, sequence, observation_id, digest, content, recorded_at, reporter),
+        "reporter": reporter,
     }
 
 
-def read_observation(world: WorldKey, sequence: int, row: Sequence[Any]) -> ObservationRecord:
-    """The observation that stands at a place of a world's log. `row` holds OBSERVATION_COLUMNS.
+def read_observation(log: LogKey, sequence: int, row: Sequence[Any]) -> ObservationRecord:
+    """The observation that stands at a place of a log. `row` holds OBSERVATION_COLUMNS.
 
     :raises StoreCorrupt: if the row is damaged or belongs to another place.
     """
-    at, observation_id, digest, content, recorded_at, checksum = row
+    at, observation_id, digest, content, recorded_at, checksum, reporter = row
     if at != sequence:
-        raise observation_missing(world, sequence)
-    if checksum != observation_checksum(world, sequence, observation_id, digest, content, recorded_at):
-        raise StoreCorrupt(f"observation {sequence} of world {world[1]!r} of policy {world[0]!r} is damaged: {RESTORE}")
-    return ObservationRecord(sequence, observation_id, content, recorded_at)
+        raise observation_missing(log, sequence)
+    if checksum != observation_checksum(log, sequence, observation_id, digest, content, recorded_at, reporter):
+        raise StoreCorrupt(f"observation {sequence} of {_named(log)} is damaged: {RESTORE}")
+    return ObservationRecord(sequence, observation_id, content, recorded_at, reporter)
 
 
-def observation_missing(world: WorldKey, sequence: int) -> StoreCorrupt:
-    """The error for a gap in a world's log."""
-    return StoreCorrupt(f"observation {sequence} of world {world[1]!r} of policy {world[0]!r} is missing: {RESTORE}")
+def observation_missing(log: LogKey, sequence: int) -> StoreCorrupt:
+    """The error for a gap in a log."""
+    return StoreCorrupt(f"observation {sequence} of {_named(log)} is missing: {RESTORE}")
+
+
+def _named(log: LogKey) -> str:
+    policy, world, generation = log
+    return f"world {world!r} of policy {policy!r}" + ("" if generation == 1 else f" in generation {generation}")
+
+
+def reset_row(world_id: int, record: ResetRecord) -> NewRow:
+    """The row of a reset; `record` is plain."""
+    return {
+        "world_id": world_id,
+        "observations": record.observations,
+        "reason": record.reason,
+        "caller": record.caller,
+        "reset_at": record.reset_at,
+        "checksum": reset_checksum(record),
+    }
+
+
+def read_reset(row: sa.Row[Any]) -> ResetRecord:
+    """The reset of a row of `resets` joined with `worlds`.
+
+    :raises StoreCorrupt: if the row is damaged.
+    """
+    record = ResetRecord(row.policy, row.world, row.generation, row.observations, row.reason, row.caller, row.reset_at)
+    if row.checksum != reset_checksum(record):
+        raise StoreCorrupt(f"the reset of {_named((row.policy, row.world, row.generation))} is damaged: {RESTORE}")
+    return record
 
 
 def plain_decision(record: DecisionRecord) -> DecisionRecord:
@@ -84,6 +115,7 @@ def plain_decision(record: DecisionRecord) -> DecisionRecord:
         request=str(record.request),
         verdict=str(record.verdict),
         decided_at=float(record.decided_at),
+        generation=int(record.generation),
     )
 
 
@@ -117,6 +149,7 @@ def read_decision(row: sa.Row[Any]) -> DecisionRecord:
         row.request,
         row.verdict,
         row.decided_at,
+        row.generation,
     )
     if row.checksum != decision_checksum(record):
         raise StoreCorrupt(f"decision {row.decision_id!r} is damaged: {RESTORE}")
@@ -153,6 +186,7 @@ def snapshot_row(world_id: int, snapshot: Snapshot) -> NewRow:
         str(snapshot.world),
         int(snapshot.sequence),
         bytes(snapshot.payload),
+        int(snapshot.generation),
     )
     return {
         "world_id": world_id,
@@ -163,9 +197,9 @@ def snapshot_row(world_id: int, snapshot: Snapshot) -> NewRow:
     }
 
 
-def read_snapshot(policy: str, world: str, policy_revision: str, row: sa.Row[Any]) -> Snapshot | None:
-    """The snapshot of a row of `snapshots`; None if it is damaged."""
+def read_snapshot(policy_revision: str, row: sa.Row[Any]) -> Snapshot | None:
+    """The snapshot of a row of `snapshots` joined with `worlds`; None if it is damaged."""
     if not isinstance(row.payload, bytes):
         return None
-    snapshot = Snapshot(str(policy), str(policy_revision), str(world), row.sequence, row.payload)
+    snapshot = Snapshot(row.policy, str(policy_revision), row.world, row.sequence, row.payload, row.generation)
     return snapshot if row.checksum == snapshot_checksum(snapshot) else None

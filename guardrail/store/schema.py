@@ -19,7 +19,7 @@ _version = sa.table(VERSION_TABLE, sa.column("version_num", sa.String))
 _alembic = threading.Lock()
 
 
-def require_present_schema(connection: sa.Connection, database: str, *, upgrade: bool) -> None:
+def require_present_schema(connection: sa.Connection, database: str, *, upgrade: bool) -> bool:
     """Check the schema of a database, and bring it up to date if `upgrade` is true.
 
     Args:
@@ -27,6 +27,9 @@ def require_present_schema(connection: sa.Connection, database: str, *, upgrade:
             migrations are in it, so that they happen altogether or not at all.
         database: what messages call the database.
         upgrade: whether the database may be changed.
+
+    Returns:
+        True if anything was changed.
 
     :raises SchemaMismatch: if it belongs to another program, to a newer version of this one, or
         is older and may not be changed.
@@ -38,7 +41,7 @@ def require_present_schema(connection: sa.Connection, database: str, *, upgrade:
         missing = sorted(set(metadata.tables) - present)
         if missing:
             raise StoreCorrupt(f"{database} lacks the tables {', '.join(missing)}: restore it from a backup")
-        return
+        return False
     if revision is None and present:
         raise SchemaMismatch(f"{database} is a database of another program: give another one")
     if revision is not None and revision not in _known_revisions():
@@ -50,6 +53,7 @@ def require_present_schema(connection: sa.Connection, database: str, *, upgrade:
         what = "is empty" if revision is None else f"has the older schema {revision}"
         raise SchemaMismatch(f"{database} {what}: open it for writing once, for instance with `guardrail serve`")
     _upgrade(connection)
+    return True
 
 
 def _revision(connection: sa.Connection, database: str) -> str:

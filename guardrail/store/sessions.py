@@ -14,6 +14,8 @@ from guardrail.store.backend import Backend, as_store_errors
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from guardrail.store.base import Feed
+
 
 class Sessions:
     """Writing transactions and reads on a backend. Safe to use from several threads."""
@@ -71,6 +73,18 @@ class Sessions:
     def _select(self, query: sa.Select[Any], parameters: Mapping[str, object] | None) -> Sequence[sa.Row[Any]]:
         with self._backend.connect_reader() as connection, self._backend.limit(connection):
             return connection.execute(query, parameters).all()
+
+    def announce(self, connection: sa.Connection, worlds: Collection[tuple[str, str]]) -> None:
+        """Tell every feed, once the transaction of `write` is committed, that the logs of these worlds changed."""
+        self._backend.announce(connection, worlds)
+
+    def follow(self) -> Feed | None:
+        """A feed of what every store announces; None if no other store can write.
+
+        :raises StoreError: if the store was closed.
+        """
+        self._require_open()
+        return self._backend.follow()
 
     def close(self) -> None:
         """Close every connection, after the present transaction. Calling it again does nothing."""

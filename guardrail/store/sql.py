@@ -20,18 +20,22 @@ from guardrail.store.base import (
     Feed,
     NewObservation,
     ObservationRecord,
+    ResetRecord,
     Snapshot,
     WorldRecord,
 )
 from guardrail.store.lookups import (
+    ids_of_logs,
     insert_many,
+    is_present,
     known_decisions,
     known_observations,
     log_length,
-    select_world,
-    worlds_of,
+    present_logs,
+    select_log,
 )
-from guardrail.store.records import WorldKey, decision_checksum, number
+from guardrail.store.records import Log, LogKey, decision_checksum, number
+from guardrail.store.resets import close_log, select_resets
 from guardrail.store.rows import (
     OBSERVATION_COLUMNS,
     decision_row,
@@ -42,11 +46,12 @@ from guardrail.store.rows import (
     read_decision,
     read_observation,
     read_policy_document,
+    read_reset,
     read_snapshot,
-    snapshot_row,
 )
 from guardrail.store.sessions import Sessions
-from guardrail.store.tables import decisions, observations, policies, snapshots, worlds
+from guardrail.store.snapshots import SNAPSHOTS_KEPT, newest_first, save
+from guardrail.store.tables import decisions, observations, policies, worlds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,10 +60,12 @@ if TYPE_CHECKING:
 
 CHUNK = 2_000
 """Rows of one SELECT of a stream."""
-SNAPSHOTS_KEPT = 2
-"""The newest, and one more in case that is damaged."""
 
-_set_length = sa.update(worlds).where(worlds.c.id == sa.bindparam("of")).values(observations=sa.bindparam("length"))
+_grow = (
+    sa.update(worlds)
+    .where(worlds.c.id == sa.bindparam("of"))
+    .values(observations=sa.bindparam("length"), creator=sa.bindparam("by"))
+)
 _insert_observation = sa.insert(observations)
 _select_observation: sa.Select[Any] = (
     sa.select(*OBSERVATION_COLUMNS)
@@ -71,7 +78,9 @@ _select_observation: sa.Select[Any] = (
     .limit(CHUNK)
 )
 _decision_order = (decisions.c.policy_revision, decisions.c.posterior_revision, decisions.c.decided_at, decisions.c.id)
-_select_decision = sa.select(decisions, worlds.c.policy, worlds.c.world).join_from(decisions, worlds)
+_select_decision = sa.select(decisions, worlds.c.policy, worlds.c.world, worlds.c.generation).join_from(
+    decisions, worlds
+)
 
 
 class SqlStore:
@@ -79,7 +88,7 @@ class SqlStore:
 
     def __init__(self, backend: Backend) -> None:
         self._sessions = Sessions(backend)
-        self._world_ids: dict[WorldKey, int] = {}
+        self._log_ids: dict[LogKey, int] = {}
 
     # ------------------------------------------------------------ observations
 
@@ -94,43 +103,75 @@ class SqlStore:
             return []
         keys = {(new.policy, new.world) for new in batch}
         with self._sessions.write([("world", *key) for key in keys]) as connection:
-            found = worlds_of(connection, keys)
-            lengths = {world: log_length(row) for world, row in found.items()}
-            ids = {world: row.id for world, row in found.items()}
-            numbered = number(batch, lengths, known_observations(connection, batch, found))
+            present = present_logs(connection, keys)
+            logs = {key: Log(log_length(row), row.generation) for key, row in present.items()}
+            numbered = number(batch, logs, known_observations(connection, batch, present))
             if numbered.accepted:
                 now = time.time()
-                rows = [observation_row(ids[new.policy, new.world], at, new, now) for at, new in numbered.accepted]
+                creators: dict[tuple[str, str], str] = {}
+                rows = []
+                for at, new in numbered.accepted:
+                    row = present[new.policy, new.world]
+                    first = row.generation == 1 and row.observations == 0
+                    creators.setdefault((new.policy, new.world), str(new.reporter) if first else row.creator)
+                    rows.append(observation_row(row.id, row.generation, at, new, now))
                 connection.execute(_insert_observation, rows)
-                grown = [{"of": ids[world], "length": length} for world, length in numbered.lengths.items()]
-                connection.execute(_set_length, grown)
+                grown = numbered.lengths.items()
+                connection.execute(
+                    _grow, [{"of": present[key].id, "length": n, "by": creators[key]} for key, n in grown]
+                )
+                self._sessions.announce(connection, numbered.lengths)
         return numbered.results
 
-    def observations(self, policy: str, world: str, after: int = 0) -> Iterator[ObservationRecord]:
-        """A world's observations with sequence > after, up to the log's length when iteration starts.
+    def reset_world(self, policy: str, world: str, generation: int, reason: str, caller: str) -> ResetRecord:
+        """Close the present log of a world and start the next one; a repeated reset is answered as before.
+
+        :raises WorldNotFound: if the world never held an observation.
+        :raises GenerationMismatch: if another log is the present one.
+        :raises StoreError: as `append_observations`.
+        """
+        key = (str(policy), str(world))
+        with self._sessions.write([("world", *key)]) as connection:
+            record = close_log(connection, key, int(generation), str(reason), str(caller))
+            self._sessions.announce(connection, [key])
+        return record
+
+    def resets(self, policy: str, world: str) -> list[ResetRecord]:
+        """When, why and by whom the logs of a world were closed, the first one first.
+
+        :raises StoreCorrupt: if a record is damaged.
+        :raises StoreError: if the store cannot be read.
+        """
+        return [read_reset(row) for row in self._sessions.read(select_resets((policy, world)))]
+
+    def observations(
+        self, policy: str, world: str, after: int = 0, generation: int | None = None
+    ) -> Iterator[ObservationRecord]:
+        """Observations of a log with sequence > after, up to the log's length when iteration starts.
 
         :raises StoreCorrupt: if a record is damaged or a sequence number is missing.
         :raises StoreError: if the store cannot be read.
         """
-        row = self._world(policy, world)
+        row = self._log(policy, world, generation)
         if row is None:
             return
+        log = (policy, world, row.generation)
         last, end = max(after, 0), log_length(row)
         while last < end:
             chunk = self._sessions.read(_select_observation, {"of": row.id, "after": last, "end": end})
             for found in chunk:
                 last += 1
-                yield read_observation((policy, world), last, found)
+                yield read_observation(log, last, found)
             if not chunk:
-                raise observation_missing((policy, world), last + 1)
+                raise observation_missing(log, last + 1)
 
-    def observation_count(self, policy: str, world: str) -> int:
-        """Length of a world's log; 0 for an unknown world.
+    def observation_count(self, policy: str, world: str, generation: int | None = None) -> int:
+        """Length of a world's log of a generation, or of its present one; 0 if there is none.
 
         :raises StoreCorrupt: if the log has lost records at its end.
         :raises StoreError: if the store cannot be read.
         """
-        row = self._world(policy, world)
+        row = self._log(policy, world, generation)
         return 0 if row is None else log_length(row)
 
     def head(self, policy: str, world: str) -> WorldRecord | None:
@@ -139,25 +180,38 @@ class SqlStore:
         :raises StoreCorrupt: if the log has lost records at its end.
         :raises StoreError: if the store cannot be read.
         """
-        row = self._world(policy, world)
-        return None if row is None else WorldRecord(row.policy, row.world, log_length(row))
+        row = self._log(policy, world, None)
+        return None if row is None else WorldRecord(row.policy, row.world, log_length(row), row.generation)
 
     def follow(self) -> Feed | None:
-        """None: a database file has one writer."""
-        return None
+        """A feed of changes; None for a database file, which has one writer.
+
+        :raises StoreError: if the store was closed.
+        """
+        return self._sessions.follow()
 
     def worlds(self, policy: str | None = None) -> list[WorldRecord]:
-        """All worlds with observations, sorted by policy and world.
+        """The present logs of all worlds that ever held observations, sorted by policy and world.
 
         :raises StoreError: if the store cannot be read.
         """
-        query = sa.select(worlds).where(worlds.c.observations > 0).order_by(worlds.c.policy, worlds.c.world)
+        query = sa.select(worlds).where(sa.or_(worlds.c.observations > 0, worlds.c.generation > 1), is_present)
         if policy is not None:
             query = query.where(worlds.c.policy == policy)
-        return [WorldRecord(row.policy, row.world, row.observations) for row in self._sessions.read(query)]
+        rows = self._sessions.read(query.order_by(worlds.c.policy, worlds.c.world))
+        return [WorldRecord(row.policy, row.world, row.observations, row.generation) for row in rows]
 
-    def _world(self, policy: str, world: str) -> sa.Row[Any] | None:
-        found = self._sessions.read(select_world.where(worlds.c.policy == policy, worlds.c.world == world))
+    def worlds_created_by(self, caller: str) -> int:
+        """How many worlds have their very first observation from this caller.
+
+        :raises StoreError: if the store cannot be read.
+        """
+        created = (worlds.c.creator == caller, worlds.c.generation == 1, worlds.c.observations > 0)
+        return int(self._sessions.read(sa.select(sa.func.count().label("n")).select_from(worlds).where(*created))[0].n)
+
+    def _log(self, policy: str, world: str, generation: int | None) -> sa.Row[Any] | None:
+        which = is_present if generation is None else worlds.c.generation == generation
+        found = self._sessions.read(select_log.where(worlds.c.policy == policy, worlds.c.world == world, which))
         return found[0] if found else None
 
     # ------------------------------------------------------------ decisions
@@ -191,17 +245,17 @@ class SqlStore:
                 if checksum != decision_checksum(new[decision_id]):
                     raise StoreError(f"the log holds another decision with the id {decision_id!r}")
             records = [record for record in new.values() if record.decision_id not in known]
-            world_ids = self._ids_of_worlds(connection, {(record.policy, record.world) for record in records})
-            rows = [decision_row(world_ids[record.policy, record.world], record) for record in records]
+            ids = self._ids_of_logs(connection, {_log_of(record) for record in records})
+            rows = [decision_row(ids[_log_of(record)], record) for record in records]
             insert_many(connection, decisions, rows)
-        self._world_ids |= world_ids
+        self._log_ids |= ids
 
-    def _ids_of_worlds(self, connection: sa.Connection, keys: set[WorldKey]) -> dict[WorldKey, int]:
-        """The keys of the worlds' rows; they never change, so those of committed transactions are kept."""
-        ids = {key: self._world_ids[key] for key in keys if key in self._world_ids}
+    def _ids_of_logs(self, connection: sa.Connection, keys: set[LogKey]) -> dict[LogKey, int]:
+        """The ids of logs; they never change, so those of committed transactions are kept."""
+        ids = {key: self._log_ids[key] for key in keys if key in self._log_ids}
         missing = keys - ids.keys()
         if missing:
-            ids |= {key: row.id for key, row in worlds_of(connection, missing).items()}
+            ids |= ids_of_logs(connection, missing)
         return ids
 
     def decision(self, decision_id: str) -> DecisionRecord | None:
@@ -214,13 +268,13 @@ class SqlStore:
         return read_decision(found[0]) if found else None
 
     def decisions(self, policy: str | None = None, world: str | None = None) -> Iterator[DecisionRecord]:
-        """Decisions in the log when iteration starts, by policy, world, policy revision, posterior revision, time.
+        """Decisions in the log when iteration starts, in the order that `Store.decisions` says.
 
         :raises StoreCorrupt: if a record is damaged.
         :raises StoreError: if the store cannot be read.
         """
         end = self._sessions.read(sa.select(sa.func.max(decisions.c.id).label("id")))[0].id
-        query = sa.select(worlds.c.id).order_by(worlds.c.policy, worlds.c.world)
+        query = sa.select(worlds.c.id).order_by(worlds.c.policy, worlds.c.world, worlds.c.generation)
         if policy is not None:
             query = query.where(worlds.c.policy == policy)
         if world is not None:
@@ -258,31 +312,24 @@ class SqlStore:
         return read_policy_document(found[0]) if found else None
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot; of its world and policy revision, only the two newest stay.
+        """Keep a snapshot; of its log and policy revision, only the two newest stay.
 
-        :raises StoreError: if the transaction failed; nothing was written.
+        :raises StoreError: if the transaction failed, or it names a log that was never started; nothing was written.
         """
-        key = (snapshot.policy, snapshot.world)
-        with self._sessions.write([("snapshot", *key)]) as connection:
-            row = snapshot_row(worlds_of(connection, [key])[key].id, snapshot)
-            same = (snapshots.c.world_id == row["world_id"], snapshots.c.policy_revision == row["policy_revision"])
-            connection.execute(sa.delete(snapshots).where(*same, snapshots.c.sequence == row["sequence"]))
-            connection.execute(sa.insert(snapshots), row)
-            newest = sa.select(snapshots.c.sequence).where(*same).order_by(snapshots.c.sequence.desc())
-            oldest_kept = connection.execute(newest.limit(SNAPSHOTS_KEPT)).scalars().all()[-1]
-            connection.execute(sa.delete(snapshots).where(*same, snapshots.c.sequence < oldest_kept))
+        with self._sessions.write([("snapshot", str(snapshot.policy), str(snapshot.world))]) as connection:
+            save(connection, snapshot)
 
-    def latest_snapshot(self, policy: str, world: str, policy_revision: str) -> Snapshot | None:
-        """The newest intact snapshot of that revision; None if there is none.
+    def latest_snapshot(
+        self, policy: str, world: str, policy_revision: str, generation: int | None = None
+    ) -> Snapshot | None:
+        """The newest intact snapshot of that revision, of a log or of the present one; None if there is none.
 
         :raises StoreError: if the store cannot be read.
         """
-        query = sa.select(snapshots.c.sequence, snapshots.c.checksum, snapshots.c.payload)
-        query = query.join_from(snapshots, worlds).where(worlds.c.policy == policy, worlds.c.world == world)
-        query = query.where(snapshots.c.policy_revision == policy_revision).order_by(snapshots.c.sequence.desc())
+        query = newest_first(policy, world, policy_revision, generation)
         for rank in range(SNAPSHOTS_KEPT):
             for row in self._sessions.read(query.limit(1).offset(rank)):
-                snapshot = read_snapshot(policy, world, policy_revision, row)
+                snapshot = read_snapshot(policy_revision, row)
                 if snapshot is not None:
                     return snapshot
         return None
@@ -290,3 +337,7 @@ class SqlStore:
     def close(self) -> None:
         """Release everything. Calling it again does nothing."""
         self._sessions.close()
+
+
+def _log_of(record: DecisionRecord) -> LogKey:
+    return record.policy, record.world, record.generation

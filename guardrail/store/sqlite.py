@@ -15,10 +15,13 @@ import sqlalchemy as sa
 from guardrail.errors import StoreCorrupt, StoreError
 from guardrail.store.backend import as_store_errors
 from guardrail.store.lockfile import LockFile
+from guardrail.store.rows import RESTORE
 from guardrail.store.schema import require_present_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from guardrail.store.base import Feed
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for a lock; only other programs can hold one."""
@@ -99,6 +102,13 @@ class SqliteBackend:
     def exclude(self, connection: sa.Connection, names: Collection[tuple[str, ...]]) -> None:
         """Nothing more to do: the transaction excludes every other writer."""
 
+    def announce(self, connection: sa.Connection, worlds: Collection[tuple[str, str]]) -> None:
+        """Nothing to do: there is nobody to tell."""
+
+    def follow(self) -> Feed | None:
+        """None: the lock keeps every other writer out."""
+        return None
+
     def limit(self, connection: sa.Connection) -> AbstractContextManager[None]:
         """No limit: SQLite waits for locks only, with a limit of its own."""
         return nullcontext()
@@ -141,8 +151,12 @@ class SqliteBackend:
         _create_private(self._path)
         with self.connect_writer() as connection:
             self._require_intact()
+            # A migration that writes a table anew must not delete what refers to it. This connection is not used again.
+            _driver(connection).execute("PRAGMA foreign_keys = OFF")
             with connection.begin():
-                require_present_schema(connection, self.database, upgrade=True)
+                upgraded = require_present_schema(connection, self.database, upgrade=True)
+                if upgraded and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                    raise StoreCorrupt(f"the database {self.database} has records of no world: {RESTORE}")
         self._lock.record_holder()
 
     def _require_sqlite_file(self) -> None:
@@ -212,6 +226,12 @@ _READER_PRAGMAS = ("query_only = ON", "cell_size_check = ON", "trusted_schema = 
 
 def _engine(creator: Callable[[], sqlite3.Connection], pool: type[sa.Pool], **options: int) -> sa.Engine:
     return sa.create_engine("sqlite://", creator=creator, poolclass=pool, **options)
+
+
+def _driver(connection: sa.Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_REVISION = "guardrail_0001"
+SCHEMA_REVISION = "guardrail_0002"
 """The newest migration."""
 
 VERSION_TABLE = "guardrail_schema"
@@ -48,8 +48,24 @@ worlds = Table(
     Column("policy", _Name, nullable=False),
     Column("world", _Name, nullable=False),
     Column("observations", BigInteger, nullable=False),
-    UniqueConstraint("policy", "world", name="uq_worlds_policy_world"),
+    Column("generation", BigInteger, nullable=False, server_default="1"),
+    Column("creator", _Name, nullable=False, server_default=""),
+    UniqueConstraint("policy", "world", "generation", name="uq_worlds_generation"),
+    Index("ix_worlds_creator", "creator"),
 )
+"""One row for each log of a world. The one with the highest generation is the present log."""
+
+resets = Table(
+    "resets",
+    metadata,
+    Column("world_id", BigInteger, ForeignKey("worlds.id", name="fk_resets_world"), primary_key=True),
+    Column("observations", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("caller", _Name, nullable=False),
+    Column("reset_at", Double, nullable=False),
+    Column("checksum", LargeBinary, nullable=False),
+)
+"""Who closed a log, when and why."""
 
 observations = Table(
     "observations",
@@ -61,6 +77,7 @@ observations = Table(
     Column("content", Text, nullable=False),
     Column("recorded_at", Double, nullable=False),
     Column("checksum", LargeBinary, nullable=False),
+    Column("reporter", _Name, nullable=False, server_default=""),
     PrimaryKeyConstraint("world_id", "sequence", name="pk_observations"),
     UniqueConstraint("world_id", "observation_id", name="uq_observations_id"),
 )

@@ -21,8 +21,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardrail.errors import StoreError
-from guardrail.store.base import Appended, DecisionRecord, NewObservation, Snapshot, Store, WorldRecord
+from guardrail.errors import GenerationMismatch, StoreError, WorldNotFound
+from guardrail.store.base import (
+    Appended,
+    Changes,
+    DecisionRecord,
+    Feed,
+    NewObservation,
+    Snapshot,
+    Store,
+    WorldRecord,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,19 +53,19 @@ def decision(decision_id: str, policy: str = "policy", world: str = "world", **o
     return replace(plain, **other)  # type: ignore[arg-type]
 
 
-def new_at(sequence: int) -> Appended:
+def new_at(sequence: int, generation: int = 1) -> Appended:
     """The result for an observation that was accepted at that place."""
-    return Appended(sequence, duplicate=False, conflict=False)
+    return Appended(sequence, duplicate=False, conflict=False, generation=generation)
 
 
-def duplicate_of(sequence: int) -> Appended:
+def duplicate_of(sequence: int, generation: int = 1) -> Appended:
     """The result for an observation that was accepted at that place before."""
-    return Appended(sequence, duplicate=True, conflict=False)
+    return Appended(sequence, duplicate=True, conflict=False, generation=generation)
 
 
-def conflict_with(sequence: int) -> Appended:
+def conflict_with(sequence: int, generation: int = 1) -> Appended:
     """The result for an observation whose id was accepted at that place with other content."""
-    return Appended(sequence, duplicate=False, conflict=True)
+    return Appended(sequence, duplicate=False, conflict=True, generation=generation)
 
 
 class StoreContract(ABC):
@@ -211,6 +220,210 @@ class StoreContract(ABC):
             assert store.worlds(policy) == [WorldRecord(policy, w, len(log)) for w, log in model.items() if log]
 
         agree()
+
+    # ------------------------------------------------------------ who reported
+
+    def test_reporters_come_back_and_count_as_creators_of_what_they_were_first_to_report_on(self, store: Store) -> None:
+        """The first observation of a world makes its creator; duplicates, decisions, snapshots and resets do not."""
+        store.append_decisions([decision("d", world="a")])
+        store.save_snapshot(Snapshot("policy", "r", "a", 0, b""))
+        by = {"x": ("a", "b", "a"), "y": ("a", "c"), "": ("d",)}
+        for reporter, worlds in by.items():
+            batch = [replace(observation(f"{reporter}{i}", world=w), reporter=reporter) for i, w in enumerate(worlds)]
+            store.append_observations(batch)
+        assert [o.reporter for o in store.observations("policy", "a")] == ["x", "x", "y"]
+        store.append_observations([replace(observation("x0", world="a"), reporter="y")])
+        store.reset_world("policy", "b", 1, "why", "y")
+        store.append_observations([replace(observation("z", world="b"), reporter="y")])
+        counts = {caller: store.worlds_created_by(caller) for caller in ("x", "y", "", "nobody")}
+        assert counts == {"x": 2, "y": 1, "": 1, "nobody": 0}
+        assert [o.reporter for o in store.observations("policy", "b", generation=1)] == ["x"]
+
+    # ------------------------------------------------------------ resets
+
+    def test_a_reset_closes_the_log_and_starts_the_next(self, store: Store) -> None:
+        """The closed log stays as it was; the new one counts from one; the record says who, when and why."""
+        store.append_observations([observation("a"), observation("b"), observation("c", world="other")])
+        closed = list(store.observations("policy", "world"))
+        record = store.reset_world("policy", "world", 1, "the sensor was replaced", "operator")
+        assert (record.policy, record.world, record.generation, record.observations) == ("policy", "world", 1, 2)
+        assert (record.reason, record.caller) == ("the sensor was replaced", "operator")
+        assert 1.5e9 < record.reset_at < 5e9
+        assert store.resets("policy", "world") == [record]
+        assert store.resets("policy", "other") == store.resets("none", "world") == []
+        assert store.head("policy", "world") == WorldRecord("policy", "world", 0, 2)
+        assert list(store.observations("policy", "world")) == []
+        assert store.append_observations([observation("d"), observation("e", world="other")]) == [
+            new_at(1, 2),
+            new_at(2),
+        ]
+        assert [o.observation_id for o in store.observations("policy", "world")] == ["d"]
+        assert list(store.observations("policy", "world", generation=1)) == closed
+        assert [store.observation_count("policy", "world", g) for g in (None, 1, 2, 3)] == [1, 2, 1, 0]
+        assert list(store.observations("policy", "world", generation=3)) == []
+
+    def test_a_world_stays_in_the_list_after_a_reset(self, store: Store) -> None:
+        """With its present generation and no observation, until there are some."""
+        store.append_observations([observation("a"), observation("b", world="other")])
+        store.reset_world("policy", "world", 1, "why", "")
+        other = WorldRecord("policy", "other", 1)
+        assert store.worlds() == [other, WorldRecord("policy", "world", 0, 2)]
+        store.append_observations([observation("c")])
+        assert store.worlds("policy") == [other, WorldRecord("policy", "world", 1, 2)]
+
+    def test_a_late_report_does_not_count_in_the_new_log(self, store: Store) -> None:
+        """An id of any closed log is still a duplicate or a conflict; the answer says of which log."""
+        store.append_observations([observation("a", "1"), observation("b", "1")])
+        store.reset_world("policy", "world", 1, "why", "")
+        store.append_observations([observation("c", "1")])
+        store.reset_world("policy", "world", 2, "why", "")
+        batch = [observation(i, c) for i, c in (("b", "1"), ("a", "2"), ("c", "1"), ("d", "1"), ("d", "1"))]
+        expected = [duplicate_of(2, 1), conflict_with(1, 1), duplicate_of(1, 2), new_at(1, 3), duplicate_of(1, 3)]
+        assert store.append_observations(batch) == expected
+        assert [o.observation_id for o in store.observations("policy", "world")] == ["d"]
+
+    def test_a_reset_happens_once(self, store: Store) -> None:
+        """Repeated it is answered as before; another generation, reason or caller is refused."""
+        store.append_observations([observation("a")])
+        record = store.reset_world("policy", "world", 1, "why", "who")
+        store.append_observations([observation("b")])
+        assert store.reset_world("policy", "world", 1, "why", "who") == record
+        for generation, reason, caller in [
+            (1, "other", "who"),
+            (1, "why", "other"),
+            (0, "why", "who"),
+            (3, "why", "who"),
+        ]:
+            with pytest.raises(GenerationMismatch, match="is in generation 2"):
+                store.reset_world("policy", "world", generation, reason, caller)
+        assert store.head("policy", "world") == WorldRecord("policy", "world", 1, 2)
+        store.reset_world("policy", "world", 2, "why", "who")
+        with pytest.raises(GenerationMismatch, match="is in generation 3"):
+            store.reset_world("policy", "world", 1, "why", "who")
+        assert [r.generation for r in store.resets("policy", "world")] == [1, 2]
+
+    def test_there_must_be_something_to_reset(self, store: Store) -> None:
+        """A world that nobody reported on is not there, whatever was decided in it."""
+        store.append_decisions([decision("d")])
+        for world in ("world", "none"):
+            with pytest.raises(WorldNotFound):
+                store.reset_world("policy", world, 1, "why", "")
+        assert store.worlds() == []
+
+    def test_decisions_and_snapshots_belong_to_their_log(self, store: Store) -> None:
+        """Those of a closed log stay with it, also what is written late; a log that was never started has none."""
+        store.append_observations([observation("a")])
+        store.append_decisions([decision("1"), decision("2", posterior_revision=1)])
+        store.save_snapshot(Snapshot("policy", "r", "world", 1, b"first"))
+        store.reset_world("policy", "world", 1, "why", "")
+        assert store.latest_snapshot("policy", "world", "r") is None
+        store.append_decisions([decision("3", generation=2), decision("4")])
+        store.save_snapshot(Snapshot("policy", "r", "world", 1, b"second", 2))
+        assert [(r.decision_id, r.generation) for r in store.decisions()] == [("1", 1), ("4", 1), ("2", 1), ("3", 2)]
+        assert store.decision("3") == decision("3", generation=2)
+        for generation, payload in ((1, b"first"), (2, b"second")):
+            expected = Snapshot("policy", "r", "world", 1, payload, generation)
+            assert store.latest_snapshot("policy", "world", "r", generation) == expected
+        assert store.latest_snapshot("policy", "world", "r") == Snapshot("policy", "r", "world", 1, b"second", 2)
+        with pytest.raises(StoreError):
+            store.append_decisions([decision("5"), decision("6", generation=3)])
+        with pytest.raises(StoreError):
+            store.save_snapshot(Snapshot("policy", "r", "world", 1, b"", 3))
+        with pytest.raises(StoreError):
+            store.append_decisions([decision("3", generation=1)])
+        assert store.decision("5") is None
+        assert store.head("policy", "world") == WorldRecord("policy", "world", 0, 2)
+
+    def test_a_stream_that_began_before_a_reset_stays_in_its_log(self, store: Store) -> None:
+        """No record of the new log follows on those of the closed one."""
+        store.append_observations([observation(str(i)) for i in range(5_000)])
+        stream = store.observations("policy", "world")
+        assert next(stream).sequence == 1
+        store.reset_world("policy", "world", 1, "why", "")
+        store.append_observations([observation(f"new-{i}") for i in range(10)])
+        assert [o.observation_id for o in stream] == [str(i) for i in range(1, 5_000)]
+
+    def test_reports_and_resets_at_once(self, store: Store) -> None:
+        """Whatever the order, each observation is in one log, and every log is numbered without gaps."""
+        told: list[tuple[str, Appended]] = []
+        lock = threading.Lock()
+
+        def report(thread: int) -> None:
+            for i in range(30):
+                name = f"{thread}-{i}"
+                (result,) = store.append_observations([observation(name)])
+                with lock:
+                    told.append((name, result))
+
+        store.append_observations([observation("first")])
+        threads = [threading.Thread(target=report, args=(thread,)) for thread in range(3)]
+        for thread in threads:
+            thread.start()
+        for generation in range(1, 6):
+            store.reset_world("policy", "world", generation, "why", "")
+        for thread in threads:
+            thread.join()
+        logs = {g: list(store.observations("policy", "world", generation=g)) for g in range(1, 7)}
+        for log in logs.values():
+            assert [o.sequence for o in log] == list(range(1, len(log) + 1))
+        placed = {o.observation_id: (g, o.sequence) for g, log in logs.items() for o in log}
+        assert sum(map(len, logs.values())) == len(placed) == 91
+        assert {name: (r.generation, r.sequence) for name, r in told} == {
+            k: v for k, v in placed.items() if k != "first"
+        }
+        assert [r.observations for r in store.resets("policy", "world")] == [len(logs[g]) for g in range(1, 6)]
+
+    # ------------------------------------------------------------ changes
+
+    def test_a_feed_tells_what_any_store_committed(self, store: Store, tmp_path: Path) -> None:
+        """Appends and resets, once they are there to be read; nothing else; a store without other writers has none."""
+        feed = store.follow()
+        if feed is None:
+            return
+        assert feed.next(0) == Changes(frozenset(), missed=True)
+        assert feed.next(0) == Changes(frozenset(), missed=False)
+        other = self.open(tmp_path)
+        for writer in (store, other):
+            name = "mine" if writer is store else "theirs"
+            writer.append_observations([observation(name, world=w) for w in (name, "it's ☃")])
+            assert _told(feed, 2) == {("policy", name), ("policy", "it's ☃")}
+        other.append_observations([observation("mine", world="mine")])
+        with pytest.raises(StoreError):
+            other.append_observations([NewObservation("policy", "mine", "x", "d", "lone surrogate \ud800")])
+        other.append_decisions([decision("d")])
+        other.save_snapshot(Snapshot("policy", "r", "mine", 1, b""))
+        other.reset_world("policy", "theirs", 1, "why", "")
+        assert _told(feed, 1) == {("policy", "theirs")}
+        assert feed.next(0) == Changes(frozenset(), missed=False)
+        long = "x" * 10_000
+        other.append_observations([observation("a", world=long)])
+        assert feed.next(30).missed
+        other.close()
+        feed.close()
+        feed.close()
+        with pytest.raises(StoreError):
+            feed.next(0)
+
+    def test_a_feed_that_waits_ends_with_it(self, store: Store) -> None:
+        """Closing the feed, or the store, ends a `next` under way."""
+        for close in ("feed", "store"):
+            feed = store.follow()
+            if feed is None:
+                return
+            feed.next(0)
+            ended: list[str] = []
+
+            def wait(feed: Feed, ended: list[str]) -> None:
+                try:
+                    feed.next(600)
+                except StoreError as error:
+                    ended.append(str(error))
+
+            thread = threading.Thread(target=wait, args=(feed, ended))
+            thread.start()
+            (feed if close == "feed" else store).close()
+            thread.join(30)
+            assert len(ended) == 1
 
     # ------------------------------------------------------------ decisions
 
@@ -387,6 +600,17 @@ class StoreContract(ABC):
             writer.join()
         assert sorted(r.sequence for each in results.values() for r in each) == list(range(1, 201))
         assert store.observation_count("policy", "world") == 200
+
+
+def _told(feed: Feed, worlds: int) -> frozenset[tuple[str, str]]:
+    """What the feed tells until it named so many worlds."""
+    found: frozenset[tuple[str, str]] = frozenset()
+    while len(found) < worlds:
+        changes = feed.next(30)
+        assert changes.worlds, "nothing was told"
+        assert not changes.missed
+        found |= changes.worlds
+    return found
 
 
 def _append_to_model(log: list[tuple[str, str]], observation_id: str, content: str) -> Appended:

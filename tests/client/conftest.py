@@ -20,8 +20,8 @@ from guardrail.v1 import guardrail_pb2 as pb
 class Fail:
     """An answer that is a status; with a reason it carries a google.rpc.ErrorInfo."""
 
-    def __init__(self, code, message="it failed", reason=None):
-        self.code, self.message, self.reason = code, message, reason
+    def __init__(self, code, message="it failed", reason=None, retry_after=None):
+        self.code, self.message, self.reason, self.retry_after = code, message, reason, retry_after
 
     def abort(self, context):
         if self.reason is None:
@@ -29,6 +29,10 @@ class Fail:
         detail = any_pb2.Any()
         detail.Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain="guardrail"))
         status = status_pb2.Status(code=self.code.value[0], message=self.message, details=[detail])
+        if self.retry_after is not None:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromNanoseconds(round(1e9 * self.retry_after))
+            status.details.add().Pack(retry)
         context.abort_with_status(rpc_status.to_status(status))
 
 

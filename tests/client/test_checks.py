@@ -222,3 +222,18 @@ def test_verdicts_that_do_not_fit_the_candidates_are_malformed(client, service, 
 def test_a_bad_candidate_is_named(client):
     with pytest.raises(NoVerdict, match=r"actions\[1\]\.x: object"):
         client.check_many(policy="p", world="w", context={}, actions=[{}, {"x": object()}])
+
+
+def test_an_overloaded_service_says_when_to_come_back_and_is_not_asked_again(client, service, answers):
+    service.on("CheckAction", answers.fail(Code.RESOURCE_EXHAUSTED, "full", "OVERLOADED", retry_after=0.25))
+    with pytest.raises(NoVerdict) as caught:
+        client.check(**ASK)
+    assert (caught.value.reason, caught.value.retry_after) == ("OVERLOADED", 0.25)
+    assert len(service.requests["CheckAction"]) == 1
+
+
+def test_a_service_that_does_not_say_when_to_come_back_leaves_it_open(client, service, answers):
+    service.on("CheckAction", answers.fail(Code.FAILED_PRECONDITION, "no", "WORLD_UNAVAILABLE"))
+    with pytest.raises(NoVerdict) as caught:
+        client.check(**ASK)
+    assert caught.value.retry_after is None

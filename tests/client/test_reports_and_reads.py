@@ -270,6 +270,6 @@ def test_a_watch_begins_before_its_first_decision_is_asked_for(client, service):
 def test_a_broken_watch_is_an_error(client, service, answers):
     reply = pb.WatchDecisionsResponse(decision=a_record(answers))
     service.on("WatchDecisions", [reply, answers.fail(Code.RESOURCE_EXHAUSTED, "too slow", "WATCHER_TOO_SLOW")])
-    with pytest.raises(errors.ServiceError, match=re.escape("too slow")) as caught:
+    with pytest.raises(errors.LimitExceeded, match=re.escape("too slow")) as caught:
         watched(client)
     assert caught.value.reason == "WATCHER_TOO_SLOW"

@@ -135,7 +135,7 @@ def test_a_writer_thread_that_ends_leaves_nobody_waiting(start_service, store, m
 
 
 def test_work_for_a_kernel_that_has_ended_is_abandoned_at_once():
-    kernel = KernelThread()
+    kernel = KernelThread(5.0)
     abandoned = []
 
     def end():

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from guardrail.errors import DeviceUnavailable, StoreCorrupt, StoreError
 from guardrail.server import app, registry
+from guardrail.server.admission import Door
 from guardrail.server.reasons import DOMAIN, REASONS
 from guardrail.server.service import Service
 from guardrail.v1 import guardrail_pb2 as pb
@@ -210,6 +211,12 @@ def world_unavailable(stage):
 def limit_exceeded(stage):
     stage.start(max_worlds=1).report({"kind": "low"})
     stage.report({"kind": "low"}, world="v")
+
+
+@scenario
+def overloaded(stage):
+    stage.monkeypatch.setattr(app, "Door", lambda limit: Door(0))
+    stage.start().check()
 
 
 @scenario

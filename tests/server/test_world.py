@@ -92,7 +92,7 @@ def test_a_check_past_its_deadline_has_no_verdict_and_costs_no_kernel(client, se
 
 
 def test_more_checks_than_may_wait_are_shed(start_service, worlds, gate):
-    service = start_service(max_waiting_checks=2)
+    service = start_service(max_checks_in_flight=3)
     with service.client() as client, ThreadPoolExecutor(3) as pool:
         running = [pool.submit(check, client)]
         assert gate.entered.wait(30)
@@ -100,7 +100,9 @@ def test_more_checks_than_may_wait_are_shed(start_service, worlds, gate):
         _until_waiting(service, worlds, 2)
         with pytest.raises(NoVerdict) as caught:
             check(client)
-        assert caught.value.reason == "LIMIT_EXCEEDED"
+        assert caught.value.reason == "OVERLOADED"
+        assert caught.value.retry_after > 0.0
+        assert service.metric("guardrail_checks_in_flight") == 3
         gate.open.set()
         for future in running:
             future.result(30)

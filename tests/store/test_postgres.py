@@ -14,8 +14,10 @@ from alembic.migration import MigrationContext
 from postgres import PASSWORD, PostgresServer
 
 from guardrail.errors import MissingExtra, SchemaMismatch, StoreCorrupt, StoreError
+from guardrail.store import feed as feed_module
 from guardrail.store import open_store, postgres
-from guardrail.store.base import Snapshot
+from guardrail.store.base import Changes, Snapshot
+from guardrail.store.feed import read_payloads
 from guardrail.store.records import observation_checksum
 from guardrail.store.tables import VERSION_TABLE, metadata
 from guardrail.testing.store_contract import StoreContract, decision, duplicate_of, new_at, observation
@@ -129,7 +131,7 @@ def insert_by_hand(connection):
     (world,) = connection.execute(
         "INSERT INTO worlds (policy, world, observations) VALUES ('policy', 'world', 1) RETURNING id"
     ).fetchone()
-    checksum = observation_checksum(("policy", "world"), 1, "a", "d", "{}", 1.0)
+    checksum = observation_checksum(("policy", "world", 1), 1, "a", "d", "{}", 1.0)
     connection.execute("INSERT INTO observations VALUES (%s, 1, 'a', 'd', '{}', 1.0, %s)", (world, checksum))
 
 
@@ -383,3 +385,65 @@ def test_a_server_that_hangs_is_an_error_within_its_time(own_server, monkeypatch
         (result,) = store.append_observations([observation("b")])
         assert (result.sequence, result.conflict) == (2, False)
         assert store.observation_count("policy", "world") == 2
+
+
+def test_a_feed_that_lost_its_connection_says_that_it_missed_something(own_server):
+    url = own_server.url(own_server.create_database())
+    with closing(open_store(url)) as store:
+        feed = store.follow()
+        assert feed.next(0).missed
+        own_server.stop()
+        with pytest.raises(StoreError):
+            feed.next(30)
+        with pytest.raises(StoreError, match="cannot be reached"):
+            feed.next(30)
+        own_server.start()
+        with closing(open_store(url)) as other:
+            other.append_observations([observation("a")])
+        assert feed.next(30) == Changes(frozenset(), missed=True)
+        with closing(open_store(url)) as other:
+            other.append_observations([observation("b")])
+        assert feed.next(30) == Changes(frozenset({("policy", "world")}), missed=False)
+
+
+def test_a_feed_notices_a_server_that_hangs(own_server, monkeypatch):
+    monkeypatch.setattr(feed_module, "ANSWER_SECONDS", 1)
+    with closing(open_store(own_server.url(own_server.create_database()))) as store:
+        feed = store.follow()
+        feed.next(0)
+        own_server.pause()
+        try:
+            with pytest.raises(StoreError, match="cannot be reached"):
+                feed.next(0.1)
+        finally:
+            own_server.resume()
+        assert feed.next(30).missed
+
+
+@pytest.mark.parametrize("payload", ["", "nonsense", "[]", "[1]", '["a"]', '"ab"', "{}", "null"])
+def test_a_notification_that_cannot_be_read_means_any_world(payload):
+    assert read_payloads(['["p", "w"]', payload]) == Changes(frozenset({("p", "w")}), missed=True)
+
+
+def test_rows_that_are_exchanged_between_logs_of_a_world_are_damage(store, postgres_url, postgres_server):
+    store.append_observations([observation("a")])
+    store.append_decisions([decision("d")])
+    store.reset_world("policy", "world", 1, "why", "who")
+    store.append_observations([observation("b")])
+    database = database_of(postgres_url)
+    other = "(SELECT sum(id) FROM worlds) - world_id"
+    postgres_server.execute("ALTER TABLE observations DROP CONSTRAINT pk_observations", database=database)
+    for table in ("observations", "decisions"):
+        postgres_server.execute(f"UPDATE {table} SET world_id = {other}", database=database)
+    for generation, named in ((1, "policy 'policy' is"), (2, "policy 'policy' in generation 2 is")):
+        with pytest.raises(StoreCorrupt, match=f"observation 1 of world 'world' of {named} damaged"):
+            list(store.observations("policy", "world", generation=generation))
+    with pytest.raises(StoreCorrupt, match="decision 'd' is damaged"):
+        store.decision("d")
+    postgres_server.execute("UPDATE observations SET reporter = 'other'", database=database)
+    postgres_server.execute(f"UPDATE observations SET world_id = {other}", database=database)
+    with pytest.raises(StoreCorrupt, match="is damaged"):
+        list(store.observations("policy", "world"))
+    postgres_server.execute("UPDATE resets SET caller = 'other'", database=database)
+    with pytest.raises(StoreCorrupt, match="the reset of world 'world' of policy 'policy' is damaged"):
+        store.resets("policy", "world")

@@ -179,6 +179,7 @@ class InProcessService:
         self._model = Model([parse_policy(COIN)])
 
     async def _start(self, folder):
+        from guardrail.server.admission import Door
         from guardrail.server.kernel import KernelThread
         from guardrail.server.metrics import Metrics
         from guardrail.server.registry import Registry
@@ -193,9 +194,9 @@ class InProcessService:
         metrics = Metrics()
         store = open_store(settings.store)
         writer = Writer(store, metrics, max_waiting_reports=10_000, max_unwritten_decisions=10_000)
-        registry = Registry(settings, store, writer, KernelThread(), metrics)
+        registry = Registry(settings, store, writer, KernelThread(5.0), metrics)
         await registry.load()
-        return Servicer(Service(registry, writer, store, Watchers(4), metrics), metrics)
+        return Servicer(Service(registry, writer, store, Watchers(4), metrics), metrics, Door(100))
 
     def call(self, method, data):
         """One call from its bytes to its reply's, compared with what the guards say."""
