@@ -103,7 +103,7 @@ def finish(service, load, store):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_kills_of_a_service_on_sqlite(tmp_path):
     draw, store = random.Random(20), tmp_path / "guardrail.db"
     service = Service(tmp_path, store)
@@ -140,7 +140,7 @@ def kill_a_backend(database):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_kills_of_a_service_and_of_its_database_on_postgresql(tmp_path, database):
     draw, store = random.Random(21), database.url(database.create_database())
     service = Service(tmp_path, store)
