@@ -62,13 +62,14 @@ class Stage:
             policies=(folder / "policies",),
             store=self.database,
             compilation_cache=Path(os.environ.get("PYTEST_KERNELS") or folder / "kernels"),
-            **{"drain_seconds": 2.0, **(options or {})},
+            # A busy machine is no fault of the row's.
+            **{"drain_seconds": 2.0, "max_check_wait_seconds": 30.0, **(options or {})},
         )
         self.proxy = Proxy(self.port) if proxied else None
         self.service = None
         self.start()
         port = self.proxy.port if proxied else self.port
-        self.load = Load(f"127.0.0.1:{port}", **{"worlds": WORLDS, **(load or {})}).start()
+        self.load = Load(f"127.0.0.1:{port}", **{"worlds": WORLDS, "timeout": 10.0, **(load or {})}).start()
 
     def _open(self, *arguments, **options):
         self.stores.append(FaultyStore(open_store(*arguments, **options)))
