@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 PORT   ?= 7410
+SECONDS ?= 60
 # Tests of one file share what they compile, so a file stays with one of the processes, at most one a core.
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast bench lint format proto clean
+.PHONY: help demo serve test test-fast bench fuzz lint format proto clean
 
 help:
 	@echo 'make demo       two agents checked by a real service: the Challenger launch and the exploding bandit'
@@ -16,6 +17,7 @@ help:
 	@echo 'make test-fast  the suite without its slow tests'
 	@echo 'make serve      the service on 127.0.0.1:$(PORT) with the shipped policies (PORT=...)'
 	@echo 'make bench      every benchmark, as ratios measured within one run'
+	@echo 'make fuzz       every fuzz target, guided by coverage (SECONDS=... for each)'
 	@echo 'make lint       formatting, lint, strict types, wire contract'
 	@echo 'make format     rewrite the sources in the standard format'
 	@echo 'make proto      generate the stubs from proto/'
@@ -49,6 +51,9 @@ test-fast: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-run
 	$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/.installed-dev
+	for target in reply request policy expression snapshot; do $(BIN)/python tools/fuzz.py $$target --seconds $(SECONDS) || exit 1; done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -139,11 +139,16 @@ class Judge:
             state: the posterior.
             prepared: the checks.
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
+
+        :raises RuntimeError: if the oracle does not give one bound for each check: which belongs to which is unknown.
         """
         rows = [p.row for p in prepared if p.row is not None]
         if not rows:
             return [None] * len(prepared)
-        answers = iter(self.oracle.bound(state, np.stack(rows), deadline))
+        bounds = self.oracle.bound(state, np.stack(rows), deadline)
+        if len(bounds) != len(rows):
+            raise RuntimeError(f"the oracle gave {len(bounds)} bounds for {len(rows)} checks")
+        answers = iter(bounds)
         return [next(answers) if p.row is not None else None for p in prepared]
 
     def promised(self, stated: Guarantee) -> Guarantee:
@@ -165,6 +170,7 @@ class Judge:
         After a reset of the world, `generation` of its log is told in what the bound promises.
         """
         thresholds = self.policy.spec.decision
+        bound = _sound(bound)
         decision, reasons = self._weigh(prepared, bound)
         usable = bound is not None and bound.failure is None
         return Verdict(
@@ -204,9 +210,6 @@ class Judge:
     def _compare(self, bound: HarmBound) -> tuple[Decision, Reason]:
         thresholds = self.policy.spec.decision
         # Written so that a NaN, which compares false with everything, is rejected.
-        if not 0.0 <= bound.value <= 1.0:
-            message = f"the harm bound {bound.value} is not a probability"
-            return Decision.REJECT, Reason(ReasonCode.NUMERICAL_FAILURE, message)
         if not bound.value <= thresholds.reject_above:
             message = f"the harm bound {bound.value:.4g} exceeds {thresholds.reject_above:g}"
             return Decision.REJECT, Reason(ReasonCode.HARM_BOUND_ABOVE_REJECT, message)
@@ -216,6 +219,14 @@ class Judge:
         limit = thresholds.reject_above if thresholds.escalate_above is None else thresholds.escalate_above
         message = f"the harm bound {bound.value:.4g} is at most {limit:g}"
         return Decision.ACCEPT, Reason(ReasonCode.WITHIN_THRESHOLD, message)
+
+
+def _sound(bound: HarmBound | None) -> HarmBound | None:
+    """The bound, or a failure in the place of one whose value is not a probability; NaN is none."""
+    if bound is None or bound.failure is not None or 0.0 <= bound.value <= 1.0:
+        return bound
+    message = f"the harm bound {bound.value} is not a probability"
+    return HarmBound(1.0, None, None, NO_GUARANTEE, Reason(ReasonCode.NUMERICAL_FAILURE, message))
 
 
 def _rejection(error: InvalidInput) -> Reason:

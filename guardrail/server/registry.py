@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -275,7 +276,8 @@ class Registry:
         """End the thread and the process of a program that is not used any more."""
         if loaded.kernel is self._kernel:
             return
-        loaded.kernel.submit(lambda: close(loaded.judge.oracle))  # after what waits; later checks are rejected
+        end = functools.partial(close, loaded.judge.oracle)
+        loaded.kernel.submit(end, end)  # after what waits; later checks are rejected
         await asyncio.to_thread(loaded.kernel.close)
 
     async def _quiesce(self, loaded: LoadedPolicy) -> None:

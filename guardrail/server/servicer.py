@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
@@ -115,6 +116,8 @@ class Servicer:
         self._gate = gate
         self._door = door
         self.metrics = metrics
+        # A hostile document takes seconds to read: one at a time, and never those whose callers are gone.
+        self._documents = ThreadPoolExecutor(1, "guardrail-documents")
 
     @unary
     async def CheckAction(self, request: Any, context: Context, caller: Caller) -> pb.CheckActionResponse:
@@ -212,7 +215,8 @@ class Servicer:
     @unary
     async def ValidatePolicy(self, request: Any, context: Context, caller: Caller) -> pb.ValidatePolicyResponse:
         try:
-            policy = await asyncio.to_thread(parse_policy, request.document)
+            loop = asyncio.get_running_loop()
+            policy = await loop.run_in_executor(self._documents, parse_policy, request.document)
         except PolicyError as error:
             problems = [pb.Problem(line=p.line, column=p.column, message=p.message) for p in error.problems]
             return pb.ValidatePolicyResponse(problems=problems)

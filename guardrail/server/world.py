@@ -19,12 +19,12 @@ import numpy as np
 import structlog
 
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
-from guardrail.errors import DeadlinePassed, GuardrailError, WorldUnavailable
+from guardrail.errors import DeadlinePassed, GuardrailError, NotServing, WorldUnavailable
 from guardrail.generations import in_generation
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
-from guardrail.server.kernel import KernelThread, T
+from guardrail.server.kernel import ENDED, KernelThread, T
 from guardrail.server.metrics import Metrics
 
 log = structlog.get_logger()
@@ -131,6 +131,7 @@ class World:
 
         :raises DeadlinePassed: if its turn came after `expires`.
         :raises LimitExceeded: OVERLOADED, if it waited too long for its turn.
+        :raises NotServing: if the kernel thread has ended.
         :raises WorldUnavailable: if the posterior is lost.
         """
         self._require_usable()
@@ -169,13 +170,15 @@ class World:
     async def settled(self, revision: int | None = None) -> None:
         """Wait until committed observations are applied: the first `revision` of them, or all up to now.
 
+        :raises NotServing: if the kernel thread has ended.
         :raises WorldUnavailable: if the posterior is lost.
         """
         target = self._committed if revision is None else min(revision, self._committed)
         while self.revision < target:
             self._require_usable()
             waiter = self._loop.create_future()
-            self._kernel.submit(functools.partial(_resolve_from_thread, self._loop, waiter))
+            resolve = functools.partial(_resolve_from_thread, self._loop, waiter)
+            self._kernel.submit(resolve, resolve)
             await waiter
         self._require_usable()
 
@@ -207,6 +210,8 @@ class World:
         return await asyncio.to_thread(work)
 
     def _require_usable(self) -> None:
+        if self._kernel.ended:
+            raise NotServing(ENDED)
         if self._failure is not None:
             raise WorldUnavailable(f"world {self.world_id!r} cannot answer: {self._failure}")
 
@@ -217,7 +222,10 @@ class World:
         observations = list(self._observations)
         self._observations.clear()
         checks = self._take_checks()
-        self._kernel.submit(lambda: self._drain(observations, checks))
+        self._kernel.submit(
+            lambda: self._drain(observations, checks),
+            lambda: self._loop.call_soon_threadsafe(self._abandoned, observations, checks),
+        )
 
     def _take_checks(self) -> list[_WaitingCheck]:
         """As many waiting checks as fit one kernel call; those whose caller is gone are dropped."""
@@ -308,6 +316,15 @@ class World:
         if advanced:
             self._on_advance(self)
         self._schedule()
+
+    def _abandoned(self, observations: list[_CommittedObservation], checks: list[_WaitingCheck]) -> None:
+        """The kernel thread has ended: nobody is left waiting for it."""
+        self._draining = False
+        for check in (*checks, *self._checks):
+            _settle(check.future, None, NotServing(ENDED))
+        self._checks.clear()
+        if observations or self._observations:
+            self.fail(ENDED)
 
     def fail(self, why: str) -> None:
         """Stop answering: the posterior is not what the log says."""

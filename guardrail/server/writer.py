@@ -8,6 +8,7 @@ While decisions cannot be written, or too many wait, `require_log` refuses furth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ RETRY_SECONDS = 0.5
 """Pause between attempts while decisions cannot be written, or the store cannot be reached."""
 PROBE_SECONDS = 5.0
 """After so long without work the store is asked whether it is there."""
+
+ENDED = "the thread that writes has ended: restart the service"
 
 T = TypeVar("T")
 
@@ -69,6 +72,7 @@ class Writer:
         self._max_decisions = max_unwritten_decisions
         self._loop = asyncio.get_running_loop()
         self._queues = _Queues()
+        self._taken = _Queues()
         self._waiting_reports = 0
         self._log_failure: str | None = None
         self._store_failure: str | None = None
@@ -76,6 +80,7 @@ class Writer:
         self._wake = threading.Condition()
         self._urgent = False
         self._closing = False
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="guardrail-writer", daemon=True)
         self._thread.start()
 
@@ -114,20 +119,26 @@ class Writer:
             on_commit: called on the event loop, in commit order, even if the caller is gone by then.
 
         :raises LimitExceeded: OVERLOADED, if too many reports wait already.
+        :raises StoreError: if the thread that writes has ended.
         """
         if self._waiting_reports + len(observations) > self._max_reports:
             raise overloaded(f"{self._waiting_reports} reports wait to be written already", RETRY_SECONDS)
-        self._waiting_reports += len(observations)
         future: asyncio.Future[list[Appended]] = self._loop.create_future()
         with self._wake:
+            self._require_alive()
             self._queues.appends.append(_Append(observations, on_commit, future))
             self._rouse()
+        self._waiting_reports += len(observations)
         return future
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run other store work on the writer thread."""
+        """Run other store work on the writer thread.
+
+        :raises StoreError: if the thread has ended.
+        """
         future: asyncio.Future[T] = self._loop.create_future()
         with self._wake:
+            self._require_alive()
             self._queues.jobs.append(_Job(work, future))
             self._rouse()
         return await asyncio.shield(future)
@@ -161,6 +172,12 @@ class Writer:
             self._closing = True
             self._rouse()
         self._thread.join()
+        if self._ended:
+            self._write_all_decisions()
+
+    def _require_alive(self) -> None:
+        if self._ended:
+            raise StoreError(ENDED)
 
     def _rouse_from_loop(self) -> None:
         with self._wake:
@@ -171,21 +188,49 @@ class Writer:
         self._wake.notify()
 
     def _run(self) -> None:
+        try:
+            self._work_off()
+        except BaseException:
+            # Only what is no Exception comes here: an exit, or a thread that was told to end.
+            log.exception("writer_thread_ended")
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Nobody is left waiting for a thread that has ended. What it was at may have been written."""
+        with self._wake:
+            self._ended = True
+            self._log_failure = self._store_failure = ENDED
+            appends = [*self._taken.appends, *self._queues.appends]
+            jobs = [*self._taken.jobs, *self._queues.jobs]
+            for queues in (self._taken, self._queues):
+                queues.appends.clear()
+                queues.jobs.clear()
+        with contextlib.suppress(RuntimeError):  # an event loop that is closed waits for nothing
+            self._loop.call_soon_threadsafe(self._report_failure, appends, StoreError(ENDED))
+            for job in jobs:
+                self._loop.call_soon_threadsafe(_settle, job.future, None, StoreError(ENDED))
+
+    def _work_off(self) -> None:
         closing = False
         while not closing:
             with self._wake:
                 idle = not self._urgent and not self._wake.wait(self._pause())
                 self._urgent = False
                 closing = self._closing
-                appends, jobs = self._take()
+                self._take()
             with self._busy:
-                self._commit(appends)
-                for job in jobs:
-                    self._do(job)
+                self._commit(list(self._taken.appends))
+                self._taken.appends.clear()
+                while self._taken.jobs:
+                    self._do(self._taken.jobs[0])
+                    self._taken.jobs.popleft()
                 while self._queues.decisions and self._write_decisions() and not self._urgent:
                     pass
                 if idle and not self._queues.decisions:
                     self._probe()
+        self._write_all_decisions()
+
+    def _write_all_decisions(self) -> None:
         while self._queues.decisions and self._write_decisions():
             pass
 
@@ -211,16 +256,15 @@ class Writer:
             log.info("store_recovered")
         self._store_failure = None
 
-    def _take(self) -> tuple[list[_Append], list[_Job]]:
-        appends: list[_Append] = []
+    def _take(self) -> None:
+        waiting, taken = self._queues.appends, self._taken.appends
         size = 0
-        while self._queues.appends and (not appends or size + len(self._queues.appends[0].observations) <= GROUP_LIMIT):
-            appends.append(self._queues.appends.popleft())
-            size += len(appends[-1].observations)
-        self._urgent = bool(self._queues.appends)
-        jobs = list(self._queues.jobs)
+        while waiting and (not taken or size + len(waiting[0].observations) <= GROUP_LIMIT):
+            size += len(waiting[0].observations)
+            taken.append(waiting.popleft())
+        self._urgent = bool(waiting)
+        self._taken.jobs.extend(self._queues.jobs)
         self._queues.jobs.clear()
-        return appends, jobs
 
     def _commit(self, appends: list[_Append]) -> None:
         if not appends:

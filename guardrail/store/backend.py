@@ -45,6 +45,10 @@ class Backend(Protocol):
         """Tell the feeds of every store, once the transaction is committed, that the logs of these worlds changed."""
         ...
 
+    def acknowledge(self, observations: int) -> None:
+        """Take note, after the commit, that so many more observations are in the database."""
+        ...
+
     def follow(self) -> Feed | None:
         """A new feed of what is announced; None if no other store can write meanwhile."""
         ...

@@ -155,6 +155,9 @@ class PostgresBackend:
         """Send a notification for each world; PostgreSQL delivers it with the commit."""
         announce(connection, worlds)
 
+    def acknowledge(self, observations: int) -> None:
+        """Nothing to do: the server's own log is checked when it restarts."""
+
     def follow(self) -> Feed:
         """A feed on a connection of its own."""
         feed = PostgresFeed(self)

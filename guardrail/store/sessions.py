@@ -78,6 +78,15 @@ class Sessions:
         """Tell every feed, once the transaction of `write` is committed, that the logs of these worlds changed."""
         self._backend.announce(connection, worlds)
 
+    def acknowledge(self, observations: int) -> None:
+        """Take note, after `write`, that so many more observations are committed.
+
+        :raises StoreError: if that cannot be noted.
+        """
+        with self._lock, as_store_errors(self._backend):
+            self._require_open()
+            self._backend.acknowledge(observations)
+
     def follow(self) -> Feed | None:
         """A feed of what every store announces; None if no other store can write.
 

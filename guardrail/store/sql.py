@@ -121,6 +121,8 @@ class SqlStore:
                     _grow, [{"of": present[key].id, "length": n, "by": creators[key]} for key, n in grown]
                 )
                 self._sessions.announce(connection, numbered.lengths)
+        if numbered.accepted:
+            self._sessions.acknowledge(len(numbered.accepted))
         return numbered.results
 
     def reset_world(self, policy: str, world: str, generation: int, reason: str, caller: str) -> ResetRecord:

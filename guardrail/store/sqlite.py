@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from guardrail.errors import StoreCorrupt, StoreError
 from guardrail.store.backend import as_store_errors
 from guardrail.store.lockfile import LockFile
+from guardrail.store.lookups import select_log
 from guardrail.store.rows import RESTORE
 from guardrail.store.schema import require_present_schema
 
@@ -105,6 +106,11 @@ class SqliteBackend:
     def announce(self, connection: sa.Connection, worlds: Collection[tuple[str, str]]) -> None:
         """Nothing to do: there is nobody to tell."""
 
+    def acknowledge(self, observations: int) -> None:
+        """Note beside the database how many observations it must hold at least."""
+        if self._lock is not None:
+            self._lock.acknowledge(observations)
+
     def follow(self) -> Feed | None:
         """None: the lock keeps every other writer out."""
         return None
@@ -146,7 +152,8 @@ class SqliteBackend:
         # Before anything is written beside it: the path may be a mistake.
         self._require_sqlite_file()
         self._lock = LockFile(self._path.with_name(self._path.name + ".lock"), self.database)
-        if self._path.exists():
+        existed = self._path.exists()  # who deletes it starts without its records
+        if existed:
             self._require_not_truncated(self._lock.database_existed)
         _create_private(self._path)
         with self.connect_writer() as connection:
@@ -157,7 +164,14 @@ class SqliteBackend:
                 upgraded = require_present_schema(connection, self.database, upgrade=True)
                 if upgraded and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
                     raise StoreCorrupt(f"the database {self.database} has records of no world: {RESTORE}")
-        self._lock.record_holder()
+            held = int(connection.scalar(_held) or 0)
+        if existed and held < self._lock.acknowledged:
+            raise StoreCorrupt(
+                f"the database {self.database} holds {held} observations, and {self._lock.acknowledged} were "
+                "acknowledged: its end is lost, or an older copy was put back. Restore the newest backup; to go on "
+                f"without the rest, delete {self._lock.path}"
+            )
+        self._lock.record_holder(held)
 
     def _require_sqlite_file(self) -> None:
         if not self._path.exists():
@@ -212,6 +226,10 @@ class SqliteBackend:
             raise
         return connection
 
+
+_logs = select_log.subquery()
+# A log that has lost records itself, not with all that was written since, is named when it is used.
+_held = sa.select(sa.func.sum(sa.func.max(_logs.c.observations, sa.func.coalesce(_logs.c.last, 0))))
 
 _WRITER_PRAGMAS = (
     "journal_mode = WAL",
