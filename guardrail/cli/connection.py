@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 if TYPE_CHECKING:
+    from guardrail.client.access import Tls
     from guardrail.client.sync import Client
 
 TOKEN = "GUARDRAIL_TOKEN"  # noqa: S105  (a name, no secret)
@@ -50,17 +51,29 @@ def connect(
 
     :raises typer.BadParameter: if a file cannot be read, or the options do not fit together.
     """
-    from guardrail.client.access import Tls
     from guardrail.client.sync import Client
 
     try:
         token = os.environ.get(TOKEN) or None
         if token_file is not None:
             token = token_file.read_text(encoding="ascii").strip()
-        given = (tls_ca, tls_cert, tls_key)
-        tls = Tls(*given) if any(path is not None for path in given) else None
-        return Client(target, timeout=deadline, token=token, tls=tls)
+        return Client(target, timeout=deadline, token=token, tls=tls_of(tls_ca, tls_cert, tls_key))
     except UnicodeDecodeError as error:
         raise typer.BadParameter(f"{token_file} holds no key or token") from error
     except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def tls_of(tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None) -> Tls | None:
+    """How to encrypt the connection; None for plaintext.
+
+    :raises typer.BadParameter: if a certificate comes without its key, or the reverse.
+    """
+    from guardrail.client.access import Tls
+
+    if tls_ca is None and tls_cert is None and tls_key is None:
+        return None
+    try:
+        return Tls(tls_ca, tls_cert, tls_key)
+    except ValueError as error:
         raise typer.BadParameter(str(error)) from error

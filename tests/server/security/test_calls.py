@@ -75,7 +75,7 @@ def request_for(method, world="w"):
         "GetDecision": lambda: pb.GetDecisionRequest(decision_id="none"),
         "GetPolicy": lambda: pb.GetPolicyRequest(name="coin"),
         "ValidatePolicy": lambda: pb.ValidatePolicyRequest(document="x"),
-        "ResetWorld": lambda: pb.ResetWorldRequest(**fields, generation=1, reason="test"),
+        "ResetWorld": lambda: pb.ResetWorldRequest(**fields, generation=1, reason="because"),
     }
     return made.get(method, lambda: getattr(pb, f"{method}Request")())().SerializeToString()
 

@@ -124,3 +124,15 @@ def test_plaintext_does_not_reach_a_server_with_a_certificate(start_service, aut
         raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"HTTP" not in raw.recv(100)
     assert time.monotonic() - started < 20
+
+
+def test_the_health_command_asks_over_tls(start_service, authority):
+    from typer.testing import CliRunner
+
+    from guardrail.cli.app import app
+
+    issued = authority.issue("server", LOCAL)
+    service = start_service(tls_certificate=issued.certificate, tls_key=issued.key)
+    ask = ["health", f"127.0.0.1:{service.port}", "--deadline", "5"]
+    assert CliRunner().invoke(app, [*ask, "--tls-ca", str(authority.path)]).exit_code == 0
+    assert CliRunner().invoke(app, ask).exit_code == 3
