@@ -103,7 +103,7 @@ def replay(
     judges = _Judges(store, policies)
     for place, records in itertools.groupby(store.decisions(policy, world), _place):
         try:
-            forward = _Forward(judges.get(place[2]), store, place[0], place[1])
+            forward = _Forward(judges.get(place[3]), store, *place[:3])
         except _IrreproducibleError as error:
             yield from (Replayed(record, (error.difference,)) for record in records)
             continue
@@ -185,12 +185,13 @@ class _Judges:
 
 
 class _Forward:
-    """A world's posterior, moved forward through its observation log."""
+    """A world's posterior, moved forward through the observation log of one generation."""
 
-    def __init__(self, judge: Judge, store: Store, policy: str, world: str) -> None:
+    def __init__(self, judge: Judge, store: Store, policy: str, world: str, generation: int) -> None:
         self.judge = judge
         self.world = world
-        self._records = store.observations(policy, world)
+        self.generation = generation
+        self._records = store.observations(policy, world, generation=generation)
         self._state = judge.oracle.init()
         self._revision = 0
         self._misfit: str | None = None
@@ -225,7 +226,10 @@ def _recompute(forward: _Forward, revision: int, records: list[DecisionRecord]) 
     computed = judge.bounds(state, prepared)
     # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
     bounds = [STALE if _is_stale(e) and b is not None else b for e, b in zip(readable, computed, strict=True)]
-    verdicts = (judge.decide(p, b, forward.world, revision) for p, b in zip(prepared, bounds, strict=True))
+    verdicts = (
+        judge.decide(p, b, forward.world, revision, generation=forward.generation)
+        for p, b in zip(prepared, bounds, strict=True)
+    )
     for entry in read:
         if isinstance(entry, _Logged):
             yield Replayed(entry.record, (*_columns(entry), *compare(entry.verdict, next(verdicts))))
@@ -257,8 +261,8 @@ def _columns(entry: _Logged) -> Iterator[Difference]:
             yield Difference(f"record.{name}", column, entry.verdict[name])
 
 
-def _place(record: DecisionRecord) -> tuple[str, str, str]:
-    return record.policy, record.world, record.policy_revision
+def _place(record: DecisionRecord) -> tuple[str, str, int, str]:
+    return record.policy, record.world, record.generation, record.policy_revision
 
 
 def _flat(verdict: Mapping[str, Any]) -> dict[str, Any]:

@@ -336,7 +336,7 @@ def test_an_unreadable_record_is_found_and_the_others_are_replayed(log, changes)
 def test_a_removed_observation_is_found(log):
     log.play(COIN, worlds=("one",))
     kept = list(log.store.observations("coin", "one"))[:5]
-    found = differing(Altered(log.store, observations=lambda policy, world, after=0: iter(kept)))
+    found = differing(Altered(log.store, observations=lambda policy, world, after=0, generation=None: iter(kept)))
     assert {r.record.posterior_revision for r in found} == set(range(6, 12))
     assert {d.field for r in found for d in r.differences} == {"observations"}
 
@@ -346,7 +346,7 @@ def test_an_altered_observation_is_found(log):
     records = list(log.store.observations("coin", "one"))
     content = json.dumps({"action": {"kind": "high"}, "context": {}, "outcome": True})
     records[3] = replace(records[3], content=content)
-    found = differing(Altered(log.store, observations=lambda policy, world, after=0: iter(records)))
+    found = differing(Altered(log.store, observations=lambda policy, world, after=0, generation=None: iter(records)))
     assert min(r.record.posterior_revision for r in found) >= 4
     assert "harm_bound" in {d.field for r in found for d in r.differences}
 
@@ -355,7 +355,7 @@ def test_an_observation_that_does_not_fit_the_policy_is_named(log):
     log.play(COIN, worlds=("one",))
     records = list(log.store.observations("coin", "one"))
     records[3] = replace(records[3], content=json.dumps({"action": {}, "context": {}, "outcome": True}))
-    found = differing(Altered(log.store, observations=lambda policy, world, after=0: iter(records)))
+    found = differing(Altered(log.store, observations=lambda policy, world, after=0, generation=None: iter(records)))
     # Those on an earlier posterior are as they were.
     assert {r.record.posterior_revision for r in found} == set(range(4, 12))
     assert all("observation 4" in d.recomputed for r in found for d in r.differences)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import guardrail
-from guardrail.cli import check, decision, policy, replay, report, serve, worlds
+from guardrail.cli import check, decision, health, policy, replay, report, serve, worlds
 
 app = typer.Typer(
     name="guardrail",
@@ -38,7 +38,8 @@ def guardrail_command(
 serve.add_to(app)
 check.add_to(app)
 report.add_to(app)
-worlds.add_to(app)
+app.add_typer(worlds.app, name="worlds")
 decision.add_to(app)
+health.add_to(app)
 replay.add_to(app)
 app.add_typer(policy.app, name="policy")
