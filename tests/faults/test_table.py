@@ -9,7 +9,7 @@ from fault_stage import Stage
 from fault_table import FAULTS, ROOT, document
 from postgres import PostgresMissing, PostgresServer
 
-SLOW = {"postgresql-gone"}
+SLOW = {"postgresql-gone", "feed-lost"}
 
 
 @pytest.fixture(scope="module", autouse=True)

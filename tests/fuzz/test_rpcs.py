@@ -61,16 +61,20 @@ def reason_of(error):
     raise AssertionError(f"a status without a reason: {error.code()}: {error.details()}")
 
 
-@pytest.fixture(scope="module")
-def caller(tmp_path_factory):
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def caller(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzzed")
     (folder / "policies" / "coin").mkdir(parents=True)
     (folder / "policies" / "coin" / "policy.yaml").write_text(POLICY)
+    store = folder / "guardrail.db"
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres_server")
+        store = server.url(server.create_database())
     service = Service(
         ServerSettings(
             listen="127.0.0.1:0",
             policies=(folder / "policies",),
-            store=folder / "guardrail.db",
+            store=store,
             compilation_cache=Path(tmp_path_factory.getbasetemp()) / "kernels",
         )
     ).start()

@@ -22,9 +22,10 @@ sys.path[:0] = [] if "guardrail" in sys.modules else [str(ROOT)]
 from fault_stage import Clock, Hold, no_room, reason_of  # noqa: E402
 from running_service import POLICY  # noqa: E402
 
-from guardrail.errors import StoreCorrupt  # noqa: E402
+from guardrail.errors import StoreCorrupt, StoreError  # noqa: E402
 from guardrail.oracles.enumerated import EnumeratedOracle  # noqa: E402
 from guardrail.server.world import World  # noqa: E402
+from guardrail.store.feed import PostgresFeed  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,6 +348,15 @@ def database_server_is_gone(stage):
     stage.postgres.start()
 
 
+@contextlib.contextmanager
+def changes_are_not_heard(stage):
+    def lost(self, timeout):
+        raise StoreError("the connection that listens is lost")
+
+    with mock.patch.object(PostgresFeed, "next", lost):
+        yield
+
+
 # ---------------------------------------------------------------- the table
 
 FAULTS = [
@@ -613,6 +623,19 @@ FAULTS = [
         signs=(DOWN, Sign("guardrail_report_commits_failed_total", "rises")),
         postgres=True,
         remedy="start the server; the service goes on by itself",
+    ),
+    Fault(
+        "feed-lost",
+        "a replica cannot hear what others write to the PostgreSQL log",
+        changes_are_not_heard,
+        notices=("POSTERIOR_BEHIND",),
+        goes_on=("checks", "reports"),
+        signs=(
+            Sign("guardrail_posterior_behind_since_seconds", "> 0"),
+            Sign(HEALTH, 0, {"service": "guardrail.following"}),
+        ),
+        postgres=True,
+        remedy="look at the connection to the database; `min_revision` on a check insists on what was acknowledged",
     ),
 ]
 

@@ -72,19 +72,20 @@ def is_plain_accept(message):
 def check_reply(data):
     """Whatever bytes answer a check: no verdict, or one that accepts only if the bytes plainly do."""
     asked = _shared.question({}, {"kind": "low"})
-    for revision in (None, "r"):
+    for revision, least in ((None, None), ("r", 3)):
         try:
-            verdict = _shared.check("coin", "w", asked, revision).finish(data)
+            verdict = _shared.check("coin", "w", asked, revision, least).finish(data)
         except NoVerdict:
             continue
         message = pb.CheckActionResponse.FromString(data).verdict
         assert (verdict.policy, verdict.world) == ("coin", "w")
         assert revision is None or verdict.policy_revision == revision
+        assert verdict.posterior_revision >= (least or 0)
         assert verdict.accepted is is_plain_accept(message)
         assert 0.0 <= verdict.harm_bound <= 1.0
         assert 0.0 <= verdict.threshold <= 1.0
     try:
-        several = _shared.check_many("coin", "w", {}, [{}, {}], None).finish(data)
+        several = _shared.check_many("coin", "w", {}, [{}, {}], None, None).finish(data)
     except NoVerdict:
         return
     messages = pb.CheckActionsResponse.FromString(data).verdicts
@@ -180,6 +181,7 @@ class InProcessService:
 
     async def _start(self, folder):
         from guardrail.server.admission import Door
+        from guardrail.server.following import Following
         from guardrail.server.kernel import KernelThread
         from guardrail.server.metrics import Metrics
         from guardrail.server.registry import Registry
@@ -196,7 +198,8 @@ class InProcessService:
         writer = Writer(store, metrics, max_waiting_reports=10_000, max_unwritten_decisions=10_000)
         registry = Registry(settings, store, writer, KernelThread(5.0), metrics)
         await registry.load()
-        return Servicer(Service(registry, writer, store, Watchers(4), metrics), metrics, Door(100))
+        following = Following(registry, store.follow())
+        return Servicer(Service(registry, writer, store, Watchers(4), following, metrics), metrics, Door(100))
 
     def call(self, method, data):
         """One call from its bytes to its reply's, compared with what the guards say."""

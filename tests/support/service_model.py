@@ -19,6 +19,7 @@ class Model:
         self._guards = {policy.name: Guard(policy) for policy in policies}
         self._worlds = {}
         self._seen = {}
+        self._generations = {}
 
     def guard(self, policy, world):
         """The guard of a world; at the prior if nothing was reported."""
@@ -37,6 +38,12 @@ class Model:
         reply = getattr(pb, f"{method}Response").FromString(reply)
         if method.startswith("Report"):
             self._take_up(method, data)
+        elif method == "ResetWorld":
+            request = pb.ResetWorldRequest.FromString(data)
+            if reply.generation > self._generations.get((request.policy, request.world), 1):
+                self._generations[request.policy, request.world] = reply.generation
+                self._worlds.pop((request.policy, request.world), None)
+                self._seen.pop((request.policy, request.world), None)
         elif method.startswith("Check"):
             request = getattr(pb, f"{method}Request").FromString(data)
             actions = [request.action] if method == "CheckAction" else request.actions

@@ -117,6 +117,13 @@ REQUESTS = {
     ),
     "GetDecision": st.builds(pb.GetDecisionRequest, decision_id=st.just("0" * 32) | texts),
     "WatchDecisions": st.builds(pb.WatchDecisionsRequest, policy=policies, world=worlds),
+    "ResetWorld": st.builds(
+        pb.ResetWorldRequest,
+        policy=policies,
+        world=worlds,
+        generation=st.sampled_from([0, 1, 1, 2, 2**53 - 1, 2**53, 2**64 - 1]),
+        reason=st.sampled_from(["a test", "a\0b", "x" * 500, "x" * 501]) | texts,
+    ),
     "ListPolicies": st.just(pb.ListPoliciesRequest()),
     "GetPolicy": st.builds(pb.GetPolicyRequest, name=policies),
     "ValidatePolicy": st.builds(pb.ValidatePolicyRequest, document=documents),
