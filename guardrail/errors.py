@@ -162,9 +162,17 @@ class PermissionDenied(GuardrailError):
 
 
 class SecurityInvalid(GuardrailError):
-    """Security settings are wrong or partial: the service does not start with them."""
+    """Security settings are wrong or partial: the service does not start with them, or keeps those it has.
+
+    Attributes:
+        problems: everything that is wrong in a callers file; empty if something else is.
+    """
 
     reason = "SECURITY_INVALID"
+
+    def __init__(self, message: str = "", problems: Sequence[Problem] = ()) -> None:
+        self.problems = tuple(problems)
+        super().__init__(message or "\n".join(map(str, self.problems)))
 
 
 class StoreError(GuardrailError):

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from rich.console import Console
 
-from guardrail.errors import GuardrailError, PolicyError, Problem
+from guardrail.errors import GuardrailError, PolicyError, Problem, SecurityInvalid
 
 
 class ExitCode(enum.IntEnum):
@@ -126,7 +126,7 @@ def report_error(error: GuardrailError, *, as_json: bool = False) -> None:
     message = str(error).removeprefix(f"{error.reason}: ")
     if as_json:
         body: dict[str, Any] = {"reason": error.reason, "message": message}
-        if isinstance(error, PolicyError):
+        if isinstance(error, PolicyError | SecurityInvalid) and error.problems:
             body["problems"] = [problem_to_dict(p) for p in error.problems]
         typer.echo(json.dumps({"error": body}), err=True)
         return

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, tls_of
 from guardrail.cli.console import DEFAULT_TARGET, AsJson, Deadline, ExitCode, emit
+
+if TYPE_CHECKING:
+    from guardrail.client.access import Tls
 
 MESSAGES = {
     "SERVING": "serving",
@@ -29,6 +33,9 @@ def health(
         str, typer.Option(metavar="NAME", help="What to ask about; all that a check needs, if not given.")
     ] = "",
     deadline: Deadline = 2.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the service whether it serves: a probe for containers and scripts.
@@ -38,11 +45,11 @@ def health(
     Exit status: 0 if it serves, 1 if it does not, 3 if there is no answer.
     """
     if target.startswith("http://"):
-        if service:
-            raise typer.BadParameter("--service is a name that grpc.health.v1 knows: give HOST:PORT")
+        if service or tls_ca or tls_cert or tls_key:
+            raise typer.BadParameter("--service and TLS go with grpc.health.v1: give HOST:PORT")
         status, detail = _ask_http(target, deadline)
     else:
-        status, detail = _ask(target, service, deadline)
+        status, detail = _ask(target, service, deadline, tls_of(tls_ca, tls_cert, tls_key))
     if as_json:
         emit({"target": target, "service": service, "status": status, "detail": detail})
     else:
@@ -53,12 +60,16 @@ def health(
     raise typer.Exit(ExitCode.OK if status == "SERVING" else ExitCode.NO)
 
 
-def _ask(target: str, service: str, deadline: float) -> tuple[str, str]:
+def _ask(target: str, service: str, deadline: float, tls: Tls | None) -> tuple[str, str]:
     """The status, and what there is to say about it."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(target) as channel:
+    try:
+        credentials = None if tls is None else tls.credentials()
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from error
+    with grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=service)
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=deadline)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guardrail.cli import init
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_TARGET,
     AsJson,
@@ -161,6 +162,10 @@ app.command(epilog="Example: guardrail policy init my-tool --family beta-bernoul
 def reload(
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = 60.0,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Let the service read its policy files again: all of them are loaded, or none if any is wrong.
@@ -168,11 +173,8 @@ def reload(
     A policy whose revision changed starts a new guarantee, and its worlds are replayed from their
     logs. Worlds that could not answer are rebuilt.
     """
-    with errors(as_json):
-        from guardrail.client.sync import Client
-
-        with Client(target, timeout=deadline) as client:
-            answer = client.reload_policies()
+    with errors(as_json), connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
+        answer = client.reload_policies()
     if as_json:
         policies = [{"name": p.name, "revision": p.revision} for p in answer.policies]
         emit({"policies": policies, "changed": list(answer.changed)})

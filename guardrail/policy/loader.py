@@ -25,7 +25,7 @@ from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
 from guardrail.policy.program_schema import ProgramSpec
 from guardrail.policy.program_source import ProgramSource, read_program
-from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec
+from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec, ReportingSpec
 from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
 
@@ -65,7 +65,10 @@ def parse_policy(text: str, path: str = "policy.yaml", *, folder: Path | None = 
 
 def revision(spec: PolicySpec, program: str | None = None) -> str:
     """SHA-256 (hexadecimal) of the canonical JSON of a validated policy, and of its program's digest if it has one."""
-    text = json.dumps(_canonical(spec.model_dump(by_alias=True)), sort_keys=True, separators=(",", ":"))
+    plain = spec.model_dump(by_alias=True)
+    if spec.reporting == ReportingSpec():
+        del plain["reporting"]  # saying what holds anyway makes no other policy
+    text = json.dumps(_canonical(plain), sort_keys=True, separators=(",", ":"))
     if program is not None:
         text += program
     return hashlib.sha256(text.encode()).hexdigest()
