@@ -45,8 +45,8 @@ def health(
     Exit status: 0 if it serves, 1 if it does not, 3 if there is no answer.
     """
     if target.startswith("http://"):
-        if service:
-            raise typer.BadParameter("--service is a name that grpc.health.v1 knows: give HOST:PORT")
+        if service or tls_ca or tls_cert or tls_key:
+            raise typer.BadParameter("--service and TLS go with grpc.health.v1: give HOST:PORT")
         status, detail = _ask_http(target, deadline)
     else:
         status, detail = _ask(target, service, deadline, tls_of(tls_ca, tls_cert, tls_key))
