@@ -47,8 +47,10 @@ def echo_process() -> Iterator[int]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        yield int(process.stdout.readline())
-        process.stdin.close()
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.stdin.close()
 
 
 @contextlib.contextmanager
@@ -65,9 +67,11 @@ def service_process(store: Path, policy: Path) -> Iterator[tuple[int, int]]:
     command += ["--policies", str(policy), "--store", str(store)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        serving = json.loads(process.stdout.readline())
-        yield int(serving["port"]), int(serving["pid"])
-        process.terminate()
+        try:
+            serving = json.loads(process.stdout.readline())
+            yield int(serving["port"]), int(serving["pid"])
+        finally:
+            process.terminate()
 
 
 @contextlib.asynccontextmanager

@@ -30,6 +30,7 @@ from guardrail.domain import (
     Verdict,
 )
 from guardrail.errors import InvalidInput
+from guardrail.generations import in_generation
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import Oracle, State
 from guardrail.oracles.build import build_oracle_of
@@ -150,8 +151,13 @@ class Judge:
         world: str,
         posterior_revision: int,
         notices: tuple[Reason, ...] = (),
+        *,
+        generation: int = 1,
     ) -> Verdict:
-        """Turn a bound into a verdict. Without a sound bound the answer is always reject. Notices change nothing."""
+        """Turn a bound into a verdict. Without a sound bound the answer is always reject. Notices change nothing.
+
+        After a reset of the world, `generation` of its log is told in what the bound promises.
+        """
         thresholds = self.policy.spec.decision
         decision, reasons = self._weigh(prepared, bound)
         usable = bound is not None and bound.failure is None
@@ -162,7 +168,7 @@ class Judge:
             escalate_above=thresholds.escalate_above,
             predictive_harm=bound.predictive if bound is not None else None,
             cautious_hypothesis=bound.cautious if bound is not None else None,
-            guarantee=bound.guarantee if usable and bound is not None else NO_GUARANTEE,
+            guarantee=in_generation(bound.guarantee, generation) if usable and bound is not None else NO_GUARANTEE,
             reasons=reasons,
             policy=self.policy.name,
             policy_revision=self.policy.revision,

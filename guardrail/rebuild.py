@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from guardrail.errors import InvalidInput, SnapshotInvalid, WorldUnavailable
 from guardrail.guard import Judge
+from guardrail.oracles.base import Rows
 from guardrail.store.base import ObservationRecord, Snapshot, Store
 
 CHUNK = 4_096
@@ -48,13 +49,11 @@ def decode_snapshot(payload: bytes) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) -> Any:
-    """Condition on logged observations in order.
+def encode_records(judge: Judge, records: list[ObservationRecord]) -> tuple[Rows, npt.NDArray[np.float64]]:
+    """Logged observations as float64[N, F] and float64[N].
 
     :raises WorldUnavailable: if one does not fit the policy; names it.
     """
-    if not records:
-        return state
     rows = np.empty((len(records), judge.oracle.row_length))
     outcomes = np.empty(len(records))
     for place, record in enumerate(records):
@@ -68,10 +67,23 @@ def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) 
                 f"observation {record.sequence} ({record.observation_id}) does not fit policy "
                 f"{judge.policy.name} at revision {judge.policy.revision[:12]}: {error}"
             ) from error
+    return rows, outcomes
+
+
+def observe_records(judge: Judge, state: Any, records: list[ObservationRecord]) -> Any:
+    """Condition on logged observations in order.
+
+    :raises WorldUnavailable: if one does not fit the policy; names it.
+    """
+    if not records:
+        return state
+    rows, outcomes = encode_records(judge, records)
     return judge.oracle.observe(state, rows, outcomes)
 
 
-def restore(judge: Judge, store: Store, world: str, *, snapshot: bool = True) -> tuple[Any, int]:
+def restore(
+    judge: Judge, store: Store, world: str, *, snapshot: bool = True, generation: int | None = None
+) -> tuple[Any, int]:
     """State and revision of one world, from the newest usable snapshot and the log after it.
 
     Args:
@@ -79,26 +91,30 @@ def restore(judge: Judge, store: Store, world: str, *, snapshot: bool = True) ->
         store: where the log lies.
         world: the world's id.
         snapshot: False rebuilds from the log alone.
+        generation: of the log; if not given, that of the present one when the rebuild starts.
 
     :raises WorldUnavailable: if the log does not fit the policy.
     :raises StoreCorrupt: if the log is damaged.
     """
+    if generation is None:  # every read below must be of one log, whoever resets the world meanwhile
+        head = store.head(judge.policy.name, world)
+        generation = 1 if head is None else head.generation
     state, revision = judge.oracle.init(), 0
     if snapshot:
         with contextlib.suppress(SnapshotInvalid):  # the log is the truth, a snapshot only a shortcut
-            state, revision = _from_snapshot(judge, store, world)
-    records = store.observations(judge.policy.name, world, after=revision)
+            state, revision = _from_snapshot(judge, store, world, generation)
+    records = store.observations(judge.policy.name, world, after=revision, generation=generation)
     while chunk := list(itertools.islice(records, CHUNK)):
         state = observe_records(judge, state, chunk)
         revision = chunk[-1].sequence
     return state, revision
 
 
-def _from_snapshot(judge: Judge, store: Store, world: str) -> tuple[Any, int]:
-    saved = store.latest_snapshot(judge.policy.name, world, judge.policy.revision)
+def _from_snapshot(judge: Judge, store: Store, world: str, generation: int) -> tuple[Any, int]:
+    saved = store.latest_snapshot(judge.policy.name, world, judge.policy.revision, generation)
     if saved is None:
         raise SnapshotInvalid("there is none")
-    if saved.sequence > store.observation_count(judge.policy.name, world):
+    if saved.sequence > store.observation_count(judge.policy.name, world, generation):
         raise SnapshotInvalid("it is ahead of the log")
     state = judge.oracle.load(decode_snapshot(saved.payload))
     if judge.oracle.count(state) != saved.sequence:
@@ -108,6 +124,8 @@ def _from_snapshot(judge: Judge, store: Store, world: str) -> tuple[Any, int]:
     return state, saved.sequence
 
 
-def make_snapshot(judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]]) -> Snapshot:
-    """A snapshot of dumped arrays for the store."""
-    return Snapshot(judge.policy.name, judge.policy.revision, world, revision, encode_snapshot(arrays))
+def make_snapshot(
+    judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]], *, generation: int = 1
+) -> Snapshot:
+    """A snapshot of dumped arrays for the store; `generation` is that of the log they rest on."""
+    return Snapshot(judge.policy.name, judge.policy.revision, world, revision, encode_snapshot(arrays), generation)

@@ -45,6 +45,7 @@ CLIENT_METHODS = {
     "policies",
     "policy",
     "reload_policies",
+    "reset_world",
     "report",
     "report_many",
     "validate_policy",

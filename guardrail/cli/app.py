@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import guardrail
-from guardrail.cli import calibration, check, decision, policy, replay, report, serve, worlds
+from guardrail.cli import calibration, check, decision, health, policy, replay, report, serve, worlds
 
 app = typer.Typer(
     name="guardrail",
@@ -38,8 +38,9 @@ def guardrail_command(
 serve.add_to(app)
 check.add_to(app)
 report.add_to(app)
-worlds.add_to(app)
+app.add_typer(worlds.app, name="worlds")
 decision.add_to(app)
+health.add_to(app)
 replay.add_to(app)
 calibration.add_to(app)
 app.add_typer(policy.app, name="policy")

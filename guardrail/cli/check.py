@@ -42,6 +42,10 @@ def check(
     policy_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Check in process, before any observation, without a service.")
     ] = None,
+    min_revision: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Observations that the verdict must rest on: what `report` printed."),
+    ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
     as_json: AsJson = False,
@@ -58,11 +62,13 @@ def check(
         if policy_file is not None:
             if policy is not None:
                 raise typer.BadParameter("give either --policy or --policy-file")
+            if min_revision:
+                raise typer.BadParameter("--min-revision asks a service: with --policy-file there are no observations")
             verdicts = _in_process(policy_file, world or "local", asked_context, asked_actions)
         elif policy is None or world is None:
             raise typer.BadParameter("give --policy and --world, or --policy-file")
         else:
-            verdicts = _ask(target, deadline, policy, world, asked_context, asked_actions)
+            verdicts = _ask(target, deadline, policy, world, asked_context, asked_actions, min_revision)
     accepted = sorted((i for i, v in enumerate(verdicts) if v.accepted), key=lambda i: verdicts[i].harm_bound)
     if as_json and actions is None:
         emit(verdict_to_dict(verdicts[0]))
@@ -93,14 +99,21 @@ def _in_process(
 
 
 def _ask(
-    target: str, deadline: float, policy: str, world: str, context: dict[str, Any], actions: list[dict[str, Any]]
+    target: str,
+    deadline: float,
+    policy: str,
+    world: str,
+    context: dict[str, Any],
+    actions: list[dict[str, Any]],
+    min_revision: int | None,
 ) -> Sequence[Verdict]:
     from guardrail.client.sync import Client
 
+    where: dict[str, Any] = {"policy": policy, "world": world, "context": context, "min_revision": min_revision}
     with Client(target, timeout=deadline) as client:
         if len(actions) == 1:
-            return [client.check(policy=policy, world=world, context=context, action=actions[0])]
-        return client.check_many(policy=policy, world=world, context=context, actions=actions).verdicts
+            return [client.check(**where, action=actions[0])]
+        return client.check_many(**where, actions=actions).verdicts
 
 
 def _print(verdicts: Sequence[Verdict], allowed: list[int] | None) -> None:

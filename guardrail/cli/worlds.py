@@ -1,16 +1,18 @@
-"""`guardrail worlds`."""
+"""`guardrail worlds [show]|reset`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from guardrail.cli.console import (
     DEFAULT_DEADLINE,
     DEFAULT_TARGET,
     AsJson,
     Deadline,
+    ExitCode,
     Target,
     emit,
     errors,
@@ -22,7 +24,24 @@ if TYPE_CHECKING:
     from guardrail.client.results import WorldEntry, WorldState
 
 
-def worlds(
+class _ShowUnlessNamed(TyperGroup):
+    """`guardrail worlds`, and `guardrail worlds WORLD`, show; a world called as a command needs `show` before it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        return super().parse_args(ctx, args if first in ("--help", *self.commands) else ["show", *args])
+
+
+app = typer.Typer(
+    name="worlds",
+    help="List worlds, show what one believes, or reset one. Without a command: show.",
+    cls=_ShowUnlessNamed,
+    epilog="Example: guardrail worlds pad-39 --policy oring-launch",
+)
+
+
+@app.command(epilog="Example: guardrail worlds show pad-39 --policy oring-launch")
+def show(
     world: Annotated[str | None, typer.Argument(metavar="[WORLD]", help="Show the posterior of this one.")] = None,
     policy: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only worlds of this policy; required with WORLD.")
@@ -31,7 +50,7 @@ def worlds(
     deadline: Deadline = DEFAULT_DEADLINE,
     as_json: AsJson = False,
 ) -> None:
-    """List the worlds that hold observations, or show what one of them believes."""
+    """List the worlds that hold observations or were reset, or show what one of them believes."""
     if world is not None and policy is None:
         raise typer.BadParameter("say which policy's world: --policy NAME")
     with errors(as_json):
@@ -44,6 +63,44 @@ def worlds(
                 _list(list(client.worlds(policy)), as_json=as_json)
 
 
+@app.command(epilog="Example: guardrail worlds reset oring-launch pad-39 --reason 'the sensor was replaced'")
+def reset(
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the policy.")],
+    world: Annotated[str, typer.Argument(metavar="WORLD", help="Id of the world.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the closed log.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    target: Target = DEFAULT_TARGET,
+    deadline: Deadline = DEFAULT_DEADLINE,
+    as_json: AsJson = False,
+) -> None:
+    """Close the log of a world and start a new one from the prior, with a guarantee of its own.
+
+    The closed log is kept and never counts again. Each generation has a delta of its own, and they add up: a reset
+    is for a world that has changed or is refuted, not for a bound that is too high.
+
+    Exit status: 0 if the world was reset, 1 if you said no.
+    """
+    with errors(as_json):
+        from guardrail.client.sync import Client
+        from guardrail.errors import WorldNotFound
+
+        with Client(target, timeout=deadline) as client:
+            # Not `client.world`: what is reset is often a world whose posterior cannot be shown.
+            found = next((entry for entry in client.worlds(policy) if entry.world == world), None)
+            if found is None:
+                raise WorldNotFound(f"policy {policy!r} has no world {world!r} that holds observations")
+            what = (
+                f"{found.observations} observations of world {world} of policy {policy} (generation {found.generation})"
+            )
+            if not yes and not typer.confirm(f"Close the log with {what}?", err=True):
+                raise typer.Exit(ExitCode.NO)
+            done = client.reset_world(policy, world, generation=found.generation, reason=reason)
+    if as_json:
+        emit(done)
+        return
+    typer.echo(f"generation {done.generation} starts; {done.closed_observations} observations are in the closed log")
+
+
 def _show(state: WorldState, *, as_json: bool) -> None:
     if as_json:
         emit(state)
@@ -51,7 +108,9 @@ def _show(state: WorldState, *, as_json: bool) -> None:
     console = text_console()
     console.print(f"{state.policy}, world {state.world}", style="bold")
     revision = ("policy revision", state.policy_revision)
-    print_lines(console, [*posterior_lines(state.posterior), *guarantee_lines(state.guarantee), revision])
+    generation = [] if state.generation == 1 else [("generation", str(state.generation))]
+    lines = [*posterior_lines(state.posterior), *guarantee_lines(state.guarantee), *generation, revision]
+    print_lines(console, lines)
 
 
 def _list(entries: list[WorldEntry], *, as_json: bool) -> None:
@@ -62,9 +121,5 @@ def _list(entries: list[WorldEntry], *, as_json: bool) -> None:
         typer.echo("no world holds an observation", err=True)
     width = max((len(entry.policy) for entry in entries), default=0)
     for entry in entries:
-        typer.echo(f"{entry.policy:<{width}}  {entry.observations:>9}  {entry.world}")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog="Example: guardrail worlds pad-39 --policy oring-launch")(worlds)
+        generation = "" if entry.generation == 1 else f"  (generation {entry.generation})"
+        typer.echo(f"{entry.policy:<{width}}  {entry.observations:>9}  {entry.world}{generation}")

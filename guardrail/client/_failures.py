@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 
 from guardrail.errors import (
     DecisionNotFound,
+    GenerationMismatch,
     GuardrailError,
     InvalidInput,
     LimitExceeded,
@@ -32,6 +33,7 @@ _BY_REASON: Final[Mapping[tuple[grpc.StatusCode, str], type[GuardrailError]]] = 
     (grpc.StatusCode.NOT_FOUND, PolicyNotFound.reason): PolicyNotFound,
     (grpc.StatusCode.NOT_FOUND, WorldNotFound.reason): WorldNotFound,
     (grpc.StatusCode.NOT_FOUND, DecisionNotFound.reason): DecisionNotFound,
+    (grpc.StatusCode.FAILED_PRECONDITION, GenerationMismatch.reason): GenerationMismatch,
 }
 
 

@@ -71,7 +71,7 @@ class Guarded:
 
     def check(self, asked: _shared.Question) -> Call[Verdict]:
         """The call that asks."""
-        return _shared.check(self._policy, self._world, asked, None)
+        return _shared.check(self._policy, self._world, asked, None, None)
 
     def report(self, asked: _shared.Question, verdict: Verdict, result: object) -> Call[Reported] | None:
         """The call that reports what was checked with the outcome of the result; None if there is none yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from guardrail.client.results import (
     Report,
     Reported,
     WorldEntry,
+    WorldReset,
     WorldState,
 )
 from guardrail.domain import JsonObject, PosteriorSummary, Verdict
@@ -58,31 +60,49 @@ def question(context: JsonObject, action: JsonObject) -> Question:
         raise NoVerdict(str(error), error.reason) from error
 
 
-def check(policy: str, world: str, asked: Question, policy_revision: str | None) -> Call[Verdict]:
-    """CheckAction. An answer about another policy, world or revision is malformed."""
+def check(
+    policy: str, world: str, asked: Question, policy_revision: str | None, min_revision: int | None
+) -> Call[Verdict]:
+    """CheckAction. An answer about another policy, world or revision, or an older posterior, is malformed.
+
+    :raises ValueError: if `min_revision` is negative.
+    """
+    revisions = _Revisions(policy_revision or "", _at_least(min_revision))
 
     def decode(data: bytes) -> Verdict:
         reply = pb.CheckActionResponse.FromString(data)
         _require(reply, "verdict")
-        return _answer(reply.verdict, policy, world, policy_revision)
+        return _answer(reply.verdict, policy, world, revisions)
 
     request = pb.CheckActionRequest(
-        policy=policy, world=world, context=asked.context, action=asked.action, policy_revision=policy_revision or ""
+        policy=policy,
+        world=world,
+        context=asked.context,
+        action=asked.action,
+        policy_revision=revisions.policy,
+        min_revision=revisions.least,
     )
     return Call("CheckAction", request, decode, no_verdict)
 
 
 def check_many(
-    policy: str, world: str, context: JsonObject, actions: Sequence[JsonObject], policy_revision: str | None
+    policy: str,
+    world: str,
+    context: JsonObject,
+    actions: Sequence[JsonObject],
+    policy_revision: str | None,
+    min_revision: int | None,
 ) -> Call[CheckedActions]:
     """CheckActions. Only candidates whose own verdict accepts count as allowed.
 
+    :raises ValueError: if `min_revision` is negative.
     :raises NoVerdict: if the context or an action has no form on the wire.
     """
+    revisions = _Revisions(policy_revision or "", _at_least(min_revision))
 
     def decode(data: bytes) -> CheckedActions:
         reply = pb.CheckActionsResponse.FromString(data)
-        verdicts = tuple(_answer(v, policy, world, policy_revision) for v in reply.verdicts)
+        verdicts = tuple(_answer(v, policy, world, revisions) for v in reply.verdicts)
         if len(verdicts) != len(actions_sent):
             raise ValueError(f"{len(verdicts)} verdicts for {len(actions_sent)} actions")
         allowed = tuple(dict.fromkeys(reply.allowed))
@@ -96,16 +116,38 @@ def check_many(
     except InvalidInput as error:
         raise NoVerdict(str(error), error.reason) from error
     request = pb.CheckActionsRequest(
-        policy=policy, world=world, context=sent_context, actions=actions_sent, policy_revision=policy_revision or ""
+        policy=policy,
+        world=world,
+        context=sent_context,
+        actions=actions_sent,
+        policy_revision=revisions.policy,
+        min_revision=revisions.least,
     )
     return Call("CheckActions", request, decode, no_verdict)
 
 
-def _answer(message: pb.Verdict, policy: str, world: str, policy_revision: str | None) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class _Revisions:
+    """What a check insists on: a revision of the policy (empty: any) and the fewest observations."""
+
+    policy: str
+    least: int
+
+
+def _at_least(min_revision: int | None) -> int:
+    revision = 0 if min_revision is None else operator.index(min_revision)
+    if not 0 <= revision < 2**64:
+        raise ValueError(f"min_revision is a number of observations, not {min_revision!r}")
+    return revision
+
+
+def _answer(message: pb.Verdict, policy: str, world: str, revisions: _Revisions) -> Verdict:
     if (message.policy, message.world) != (policy, world):
         raise ValueError(f"it is about policy {message.policy!r} and world {message.world!r}")
-    if policy_revision and message.policy_revision != policy_revision:
+    if revisions.policy and message.policy_revision != revisions.policy:
         raise ValueError(f"it is about revision {message.policy_revision!r}")
+    if message.posterior_revision < revisions.least:
+        raise ValueError(f"it rests on {message.posterior_revision} observations, {revisions.least} were asked for")
     return verdict_from_proto(message)
 
 
@@ -152,7 +194,12 @@ def _report(one: Report, path: str) -> pb.Report:
 
 
 def _reported(one: Report, result: pb.ReportResult) -> Reported:
-    return Reported(one.observation_id, result.posterior_revision, result.duplicate)
+    return Reported(one.observation_id, result.posterior_revision, result.duplicate, _generation(result.generation))
+
+
+def _generation(number: int) -> int:
+    """A service that knows no resets leaves the field out: all its logs are first ones."""
+    return number or 1
 
 
 # ---------------------------------------------------------------- reads
@@ -175,7 +222,8 @@ def world(policy: str, name: str) -> Call[WorldState]:
             top=dict(sorted(message.top.items(), key=lambda item: (-item[1], item[0]))),
         )
         guarantee = guarantee_from_proto(message.guarantee)
-        return WorldState(message.policy, message.policy_revision, message.world, posterior, guarantee)
+        generation = _generation(message.generation)
+        return WorldState(message.policy, message.policy_revision, message.world, posterior, guarantee, generation)
 
     return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name), decode, no_service)
 
@@ -187,7 +235,8 @@ def worlds(policy: str | None, token: str) -> Call[tuple[list[WorldEntry], str]]
         reply = pb.ListWorldsResponse.FromString(data)
         if reply.next_page_token and reply.next_page_token == token:
             raise ValueError("the next page is the same page")
-        return [WorldEntry(w.policy, w.world, w.observations) for w in reply.worlds], reply.next_page_token
+        entries = [WorldEntry(w.policy, w.world, w.observations, _generation(w.generation)) for w in reply.worlds]
+        return entries, reply.next_page_token
 
     request = pb.ListWorldsRequest(policy=policy or "", page_token=token)
     return Call("ListWorlds", request, decode, no_service)
@@ -221,6 +270,7 @@ def _logged(reply: pb.GetDecisionResponse | pb.WatchDecisionsResponse) -> Logged
         struct_to_dict(message.action),
         message.decided_at.ToDatetime(tzinfo=UTC),
         message.caller,
+        _generation(message.generation),
     )
 
 
@@ -263,6 +313,24 @@ def reload_policies() -> Call[Reloaded]:
         return Reloaded(tuple(map(_policy, reply.policies)), tuple(reply.changed))
 
     return Call("ReloadPolicies", pb.ReloadPoliciesRequest(), decode, no_service)
+
+
+def reset_world(policy: str, world: str, generation: int, reason: str) -> Call[WorldReset]:
+    """ResetWorld. An answer that does not name the next generation is malformed.
+
+    :raises ValueError: if `generation` is not positive, or has no form on the wire.
+    """
+    if not 1 <= generation < 2**63:
+        raise ValueError(f"generation counts from 1, {generation!r} is none")
+
+    def decode(data: bytes) -> WorldReset:
+        reply = pb.ResetWorldResponse.FromString(data)
+        if reply.generation != generation + 1:
+            raise ValueError(f"generation {reply.generation} does not follow {generation}")
+        return WorldReset(reply.generation, reply.closed_observations)
+
+    request = pb.ResetWorldRequest(policy=policy, world=world, generation=generation, reason=reason)
+    return Call("ResetWorld", request, decode, no_service)
 
 
 def _policy(message: pb.Policy) -> PolicyInfo:

@@ -24,6 +24,7 @@ from guardrail.client.results import (
     Report,
     Reported,
     WorldEntry,
+    WorldReset,
     WorldState,
     new_observation_id,
 )
@@ -117,6 +118,7 @@ class AsyncClient:
         context: JsonObject,
         action: JsonObject,
         policy_revision: str | None = None,
+        min_revision: int | None = None,
         timeout: float | None = None,
     ) -> Verdict:
         """Ask about one action. Only a verdict whose `accepted` is true permits it.
@@ -127,12 +129,15 @@ class AsyncClient:
             context: the context's fields.
             action: the action's fields.
             policy_revision: if given, another revision of the policy gives no verdict.
+            min_revision: how many observations the verdict must rest on at least: what `Reported.posterior_revision`
+                says, to have a report counted, whichever replica answers. More than the log holds gives no verdict.
             timeout: seconds, instead of the client's.
 
+        :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there is no verdict, for whatever reason; its `reason` says which.
         """
         asked = _shared.question(context, action)
-        return await self._run(_shared.check(policy, world, asked, policy_revision), timeout)
+        return await self._run(_shared.check(policy, world, asked, policy_revision, min_revision), timeout)
 
     async def check_many(
         self,
@@ -142,13 +147,17 @@ class AsyncClient:
         context: JsonObject,
         actions: Sequence[JsonObject],
         policy_revision: str | None = None,
+        min_revision: int | None = None,
         timeout: float | None = None,
     ) -> CheckedActions:
-        """Ask about several candidate actions against one posterior.
+        """Ask about several candidate actions against one posterior. The arguments are those of `check`.
 
+        :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there are no verdicts, for whatever reason.
         """
-        return await self._run(_shared.check_many(policy, world, context, actions, policy_revision), timeout)
+        return await self._run(
+            _shared.check_many(policy, world, context, actions, policy_revision, min_revision), timeout
+        )
 
     async def report(
         self,
@@ -243,6 +252,28 @@ class AsyncClient:
         :raises ServiceError: if the call failed.
         """
         return await self._run(_shared.validate_policy(document, path))
+
+    async def reset_world(
+        self, policy: str, world: str, *, generation: int, reason: str, timeout: float | None = None
+    ) -> WorldReset:
+        """Close the log of a world and start a new one from the prior, with a guarantee of its own.
+
+        Call it again with the same arguments after a failure: the world is reset once.
+
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            generation: the one that is to end, as `world` or `worlds` says.
+            reason: why, for whoever looks at the records later.
+            timeout: seconds, instead of the client's.
+
+        :raises ValueError: if `generation` is not positive.
+        :raises WorldNotFound: if nothing was ever reported on the world.
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises GenerationMismatch: if another generation is the present one.
+        :raises ServiceError: if the call failed otherwise; the world may have been reset all the same.
+        """
+        return await self._run(_shared.reset_world(policy, world, generation, reason), timeout)
 
     async def reload_policies(self, timeout: float | None = None) -> Reloaded:
         """Make the service read its policy files again, all or none.

@@ -57,11 +57,14 @@ class Reported:
         observation_id: the id it was reported under.
         posterior_revision: the observation's 1-based place in the world's log.
         duplicate: True if it had been acknowledged before and was not counted again.
+        generation: of that log. For a duplicate it may be one that was closed by a reset since: later checks do
+            not rest on it.
     """
 
     observation_id: str
     posterior_revision: int
     duplicate: bool
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class WorldState:
         world: id of the world.
         posterior: what a person wants to know of its posterior.
         guarantee: what bounds of this world promise.
+        generation: 1 for the first log of the world; each reset starts the next one.
     """
 
     policy: str
@@ -81,6 +85,7 @@ class WorldState:
     world: str
     posterior: PosteriorSummary
     guarantee: Guarantee
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +95,27 @@ class WorldEntry:
     Attributes:
         policy: name of the policy.
         world: id of the world.
-        observations: length of its log.
+        observations: length of its present log.
+        generation: of that log.
     """
 
     policy: str
     world: str
     observations: int
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WorldReset:
+    """A closed log, and the one that follows it.
+
+    Attributes:
+        generation: the new one.
+        closed_observations: length of the log that was closed.
+    """
+
+    generation: int
+    closed_observations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +128,7 @@ class LoggedDecision:
         action: what was checked.
         decided_at: when, UTC.
         caller: who asked; empty if callers are not authenticated.
+        generation: of the log that the verdict's `posterior_revision` counts in.
     """
 
     verdict: Verdict
@@ -115,6 +136,7 @@ class LoggedDecision:
     action: Mapping[str, JsonValue]
     decided_at: datetime
     caller: str = ""
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)

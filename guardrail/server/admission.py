@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 OVERLOADED: Final = "OVERLOADED"
+FORGET: Final = 0.8
+"""What a kernel call leaves of the longest one before it: the present longest is that of the last few."""
 STANDING_SHARE: Final = 0.2
 """Of `patience`, what a wait may take while a queue stands."""
 RETRY_SECONDS: Final = (0.05, 5.0)
@@ -59,8 +61,8 @@ class ControlledDelay:
     """Says of each check whose turn has come whether it waited too long. For one kernel thread, on that thread.
 
     Args:
-        patience: seconds that a check may wait at most. Two calls of the kernel may always be waited for: the one
-            under way and the one before one's own.
+        patience: seconds that a check may wait at most. Twice the longest of the last kernel calls may always be
+            waited for: the one under way and the one before one's own. One slow call is no queue.
     """
 
     def __init__(self, patience: float) -> None:
@@ -72,7 +74,7 @@ class ControlledDelay:
 
     def called(self, seconds: float) -> None:
         """Take note of how long a kernel call took."""
-        self._call_seconds += 0.2 * (seconds - self._call_seconds)
+        self._call_seconds = max(seconds, FORGET * self._call_seconds)
 
     def refusal(self, waited: float, now: float | None = None) -> LimitExceeded | None:
         """Why a check that waited so many seconds is refused; None if it is not.

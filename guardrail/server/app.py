@@ -19,6 +19,7 @@ from guardrail.errors import GuardrailError, NotServing
 from guardrail.server import contract, transport
 from guardrail.server.admission import Door
 from guardrail.server.exposition import Exposition
+from guardrail.server.following import Following
 from guardrail.server.gauges import read_gauges
 from guardrail.server.health import Health, HealthServicer, States
 from guardrail.server.kernel import KernelThread
@@ -84,9 +85,11 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         registry = Registry(settings, store, writer, kernel, metrics)
         stack.push_async_callback(registry.close)
         watchers = Watchers(settings.max_watchers)
+        following = Following(registry, await asyncio.to_thread(store.follow))
+        stack.push_async_callback(following.close)
         door = Door(settings.max_checks_in_flight)
-        servicer = Servicer(Service(registry, writer, store, watchers, metrics), metrics, door)
-        read_gauges(metrics, door, registry, writer, watchers)
+        servicer = Servicer(Service(registry, writer, store, watchers, following, metrics), metrics, door)
+        read_gauges(metrics, door, registry, writer, watchers, following)
 
         def look() -> States:
             return States(
@@ -95,6 +98,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
                 store=writer.store_trouble(settings.stall_seconds),
                 kernel=kernel.trouble(settings.stall_seconds),
                 policies_stale=registry.notices.stale_since is not None,
+                behind=following.behind_since is not None,
             )
 
         checks = HealthServicer()
@@ -107,6 +111,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         stack.callback(reviews.cancel)
         stack.push_async_callback(_drain, server, health, watchers, settings.drain_seconds)
         await registry.load()
+        await following.start()
         stack.enter_context(_reload_on_hangup(registry))
         health.review()
         log.info("serving", port=port, policies=[p.name for p in registry.policies()])

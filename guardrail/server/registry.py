@@ -25,7 +25,8 @@ from guardrail.guard import Judge
 from guardrail.oracles.build import close
 from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
-from guardrail.rebuild import make_snapshot, restore
+from guardrail.rebuild import make_snapshot
+from guardrail.server.catching_up import Broken, CatchUp, DoesNotFit, Restored, restored
 from guardrail.server.kernel import KernelThread
 from guardrail.server.metrics import Metrics
 from guardrail.server.notices import Notices
@@ -47,7 +48,6 @@ class LoadedPolicy:
         prior: answers checks of worlds that hold no observation yet.
         worlds: world id -> world that holds observations.
         broken: world id -> why its log does not fit the policy.
-        healing: ids of worlds that are being rebuilt.
         reporting: cleared while worlds are rebuilt; reports wait for it.
         in_flight: reports between validation and commit.
     """
@@ -56,8 +56,7 @@ class LoadedPolicy:
     kernel: KernelThread
     prior: World
     worlds: dict[str, World] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
-    healing: set[str] = field(default_factory=set)
+    broken: dict[str, Broken] = field(default_factory=dict)
     reporting: asyncio.Event = field(default_factory=asyncio.Event)
     in_flight: set[asyncio.Future[list[Appended]]] = field(default_factory=set)
 
@@ -67,7 +66,11 @@ class LoadedPolicy:
 
 
 class Registry:
-    """All loaded policies. Call it from the event loop only."""
+    """All loaded policies. Call it from the event loop only.
+
+    Attributes:
+        catch_up: brings worlds up to their logs.
+    """
 
     def __init__(
         self, settings: ServerSettings, store: Store, writer: Writer, kernel: KernelThread, metrics: Metrics
@@ -82,6 +85,7 @@ class Registry:
         self._loaded = False
         self._reload_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.catch_up = CatchUp(store, self)
 
     async def load(self) -> list[str]:
         """Read the policy files (again); all of them are loaded, or none. Worlds that failed are rebuilt.
@@ -136,7 +140,14 @@ class Registry:
                 for loaded in paused:
                     loaded.reporting.set()  # reports that waited look their policy up again
             self._loaded = True
+            for name in prepared:
+                self.catch_up.all_soon(name)  # other replicas may have written while its worlds were restored
             return sorted([*changed, *gone])
+
+    @property
+    def changing(self) -> asyncio.Lock:
+        """Held while policies are loaded or a world is reset."""
+        return self._reload_lock
 
     @property
     def loaded(self) -> bool:
@@ -157,6 +168,10 @@ class Registry:
             known = ", ".join(sorted(self._policies)) or "none"
             raise PolicyNotFound(f"no policy {name!r} is loaded; loaded: {known}") from None
 
+    def find_policy(self, name: str) -> LoadedPolicy | None:
+        """A loaded policy; None if there is none of that name."""
+        return self._policies.get(name)
+
     def policies(self) -> list[Policy]:
         """The loaded policies, sorted by name."""
         return [self._policies[name].judge.policy for name in sorted(self._policies)]
@@ -174,19 +189,19 @@ class Registry:
         return sum(_state(world) == state for one in loaded for world in list(one.worlds.values()))
 
     def world(self, loaded: LoadedPolicy, world_id: str) -> World:
-        """The world that answers checks for an id; a world without observations stands at the prior.
+        """The world that answers checks for an id; one that was never reported on stands at the prior.
 
         :raises WorldUnavailable: if its log does not fit the policy.
         """
         return self.find_world(loaded, world_id) or loaded.prior
 
     def find_world(self, loaded: LoadedPolicy, world_id: str) -> World | None:
-        """A world that holds observations; None if there is none of that id.
+        """A world that holds observations or was reset; None if there is none of that id.
 
         :raises WorldUnavailable: if its log does not fit the policy.
         """
         if world_id in loaded.broken:
-            raise WorldUnavailable(loaded.broken[world_id])
+            raise WorldUnavailable(loaded.broken[world_id].why)
         return loaded.worlds.get(world_id)
 
     def world_to_report(self, loaded: LoadedPolicy, world_id: str) -> World:
@@ -204,36 +219,20 @@ class Registry:
 
     def keep(self, loaded: LoadedPolicy, world: World) -> World:
         """The world under its id: this one, or the one that another report made meanwhile."""
+        if world.committed and world.world_id not in loaded.worlds:
+            # Reset or found broken since it was looked up: what it rests on does not count any more.
+            world = self._make(loaded.judge, loaded.kernel, world.world_id, loaded.judge.oracle.init(), 0)
         return loaded.worlds.setdefault(world.world_id, world)
 
-    def heal(self, loaded: LoadedPolicy, world: World) -> None:
-        """Rebuild a failed world from its log, in the background."""
-        if world.world_id in loaded.healing:
-            return
-        loaded.healing.add(world.world_id)
-        self._keep_running(self._heal(loaded, world))
-
-    async def _heal(self, loaded: LoadedPolicy, world: World) -> None:
-        try:
-            async with self._reload_lock:
-                if loaded.worlds.get(world.world_id) is not world:
-                    return
-                await self._quiesce(loaded)
-                try:
-                    state, revision = await asyncio.to_thread(restore, loaded.judge, self._store, world.world_id)
-                    loaded.worlds[world.world_id] = self._make(
-                        loaded.judge, loaded.kernel, world.world_id, state, revision
-                    )
-                    log.info("world_rebuilt", policy=loaded.judge.policy.name, world=world.world_id, revision=revision)
-                except Exception:
-                    log.exception("world_not_rebuilt", policy=loaded.judge.policy.name, world=world.world_id)
-                finally:
-                    loaded.reporting.set()
-        finally:
-            loaded.healing.discard(world.world_id)
+    def put(self, loaded: LoadedPolicy, world_id: str, made: Restored) -> None:
+        """Let a posterior that was built from the log answer for a world."""
+        world = self._make(loaded.judge, loaded.kernel, world_id, made.state, made.revision)
+        world.generation, world.last_id = made.head.generation, made.last_id
+        loaded.worlds[world_id] = world
 
     async def close(self) -> None:
         """Save what would otherwise be replayed at the next start."""
+        await self.catch_up.close()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         for loaded in self._policies.values():
@@ -254,12 +253,13 @@ class Registry:
         loaded = LoadedPolicy(judge, kernel, self._make(judge, kernel, "", judge.oracle.init(), 0))
         for record in await asyncio.to_thread(self._store.worlds, policy.name):
             try:
-                state, revision = await asyncio.to_thread(restore, judge, self._store, record.world)
-            except GuardrailError as error:
+                key = (policy.name, record.world)
+                made = await asyncio.to_thread(restored, judge, self._store, key)
+            except DoesNotFit as error:
                 log.error("world_not_restored", policy=policy.name, world=record.world, why=str(error))
-                loaded.broken[record.world] = str(error)
+                loaded.broken[record.world] = Broken(str(error), record.generation)
                 continue
-            loaded.worlds[record.world] = self._make(judge, kernel, record.world, state, revision)
+            self.put(loaded, record.world, made)
         loaded.reporting.set()
         log.info("policy_loaded", policy=policy.name, revision=policy.revision, worlds=len(loaded.worlds))
         return loaded
@@ -315,8 +315,11 @@ class Registry:
         task.add_done_callback(self._tasks.discard)
 
     async def _snapshot(self, world: World) -> None:
+        generation = world.generation
         revision, arrays = await world.dump()
-        snapshot = await asyncio.to_thread(make_snapshot, world.judge, world.world_id, revision, arrays)
+        snapshot = await asyncio.to_thread(
+            make_snapshot, world.judge, world.world_id, revision, arrays, generation=generation
+        )
         try:
             await self._writer.run(lambda: self._store.save_snapshot(snapshot))
         except GuardrailError as error:

@@ -22,11 +22,13 @@ from guardrail.errors import (
 from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
+from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
+from guardrail.server.resetting import Resetting
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
-from guardrail.store.base import Appended, NewObservation, Store, WorldRecord
+from guardrail.store.base import Appended, NewObservation, ResetRecord, Store, WorldRecord
 from guardrail.store.decisions import LoggedDecision
 
 ATTEMPTS = 4
@@ -51,17 +53,28 @@ class WorldView:
     world: str
     summary: PosteriorSummary
     guarantee: Guarantee
+    generation: int
 
 
 class Service:
     """Checks, reports and reads. Call it from the event loop only."""
 
-    def __init__(self, registry: Registry, writer: Writer, store: Store, watchers: Watchers, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        writer: Writer,
+        store: Store,
+        watchers: Watchers,
+        following: Following,
+        metrics: Metrics,
+    ) -> None:
         self._registry = registry
+        self._following = following
         self._writer = writer
         self._store = store
         self._watchers = watchers
         self._metrics = metrics
+        self._resetting = Resetting(registry, writer, store)
 
     async def check(
         self,
@@ -72,6 +85,7 @@ class Service:
         revision: str = "",
         deadline: float | None = None,
         expires: float | None = None,
+        min_revision: int = 0,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
 
@@ -83,29 +97,35 @@ class Service:
             revision: of the policy, if the caller insists on one.
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
             expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
+            min_revision: how many observations the verdicts must rest on at least.
 
         :raises DeadlinePassed: if `expires` came before the bounds.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
+        :raises RevisionNotReached: if the world's log holds fewer than `min_revision` observations.
+        :raises StoreError: if the log had to be read and cannot be.
         :raises DecisionLogUnavailable: if the decision could not be logged.
         :raises LimitExceeded: if too many checks wait.
         :raises WorldUnavailable: if the world's posterior is lost.
         """
-        loaded = self._registry.policy(policy)
-        judge = loaded.judge
-        if revision and revision != judge.policy.revision:
-            raise RevisionMismatch(f"policy {policy!r} is loaded at revision {judge.policy.revision}, not {revision}")
+        loaded = self._loaded(policy, revision)
         self._writer.require_log()
+        if min_revision:
+            await self._registry.catch_up.reach(policy, world_id, min_revision)
+            loaded = self._loaded(policy, revision)
+        judge = loaded.judge
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision = await self._bounds(loaded, world_id, prepared, deadline, expires)
+        bounds, posterior_revision, generation = await self._bounds(loaded, world_id, prepared, deadline, expires)
         if expires is not None and time.monotonic() >= expires:
             raise DeadlinePassed("the caller's deadline passed before a bound was there")
         now = time.time()
         notices = self._registry.notices.present
+        if not judge.oracle.needs_current:
+            notices += self._following.notices()
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
-            verdict = judge.decide(check, bound, world_id, posterior_revision, notices)
-            decision = LoggedDecision(verdict, context, action, now)
+            verdict = judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
+            decision = LoggedDecision(verdict, context, action, now, generation=generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.decision)
@@ -119,21 +139,30 @@ class Service:
         prepared: Sequence[PreparedCheck],
         deadline: float | None,
         expires: float | None,
-    ) -> tuple[list[HarmBound | None], int]:
-        """Bounds and the revision of their posterior: the current one, where an older one is unsound.
+    ) -> tuple[list[HarmBound | None], int, int]:
+        """Bounds, and revision and generation of their posterior: the current one, where an older one is unsound.
 
-        There is no await between the last comparison and the reply, so no outcome is taken up in between. If
-        outcomes keep coming in faster than bounds are computed, the checks are rejected.
+        Where others write to the log as well, it is read once the bounds are computed. There is no await between
+        the last comparison and the reply, so no outcome is taken up in between. If outcomes keep coming in faster
+        than bounds are computed, the checks are rejected.
+
+        :raises StoreError: if the log had to be read and cannot be: then nothing is known to be current.
         """
+        policy = loaded.judge.policy.name
         for _ in range(ATTEMPTS):
-            bounds, revision = await self._registry.world(loaded, world_id).bounds(prepared, deadline, expires)
+            asked = self._registry.world(loaded, world_id)
+            bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
-                return bounds, revision
+                return bounds, revision, asked.log_generation
+            if self._following.shared:
+                await self._registry.catch_up.run(policy, world_id)
             # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
-            current = self._registry.policy(loaded.judge.policy.name) is loaded
-            if current and self._registry.world(loaded, world_id).committed == revision:
-                return bounds, revision
-        return [None if bound is None else STALE for bound in bounds], revision
+            if self._registry.policy(policy) is loaded:
+                world = self._registry.world(loaded, world_id)
+                # Without observations every generation of a world stands at the prior.
+                if world.committed == revision and (world.generation == asked.generation or not revision):
+                    return bounds, revision, world.log_generation
+        return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation
 
     async def report(self, policy: str, world_id: str, reports: Sequence[Report]) -> list[Appended]:
         """Take up outcomes in order; returns once later checks rest on them.
@@ -162,16 +191,18 @@ class Service:
         new = [_new_observation(policy, world_id, report) for report in reports]
 
         def take_up(results: Sequence[Appended]) -> None:
-            kept = self._registry.keep(loaded, world) if any(not a.conflict for a in results) else world
-            for (row, outcome), result in zip(encoded, results, strict=True):
-                if not (result.duplicate or result.conflict):
-                    kept.commit(row, outcome, result.sequence)
+            for one, (row, outcome), result in zip(new, encoded, results, strict=True):
+                if result.duplicate or result.conflict:
+                    continue
+                kept = self._registry.keep(loaded, world)
+                if not kept.commit(row, outcome, result.sequence, result.generation, one.observation_id):
+                    self._registry.catch_up.soon(policy, world_id)
 
         commit = self._writer.append(new, take_up)
         loaded.in_flight.add(commit)
         commit.add_done_callback(loaded.in_flight.discard)
         results = await asyncio.shield(commit)
-        await self._require_taken_up(loaded, world_id, results)
+        await self._require_taken_up(policy, world_id, results)
         for result in results:
             kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"
             self._metrics.reported(policy, kind)
@@ -192,11 +223,21 @@ class Service:
         if world is None:
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
         summary, guarantee = await world.summary()
-        return WorldView(world.judge.policy, world_id, summary, guarantee)
+        return WorldView(world.judge.policy, world_id, summary, guarantee, world.log_generation)
 
     async def worlds(self, policy: str | None) -> list[WorldRecord]:
-        """Worlds that hold observations."""
+        """Worlds that hold observations or were reset."""
         return await asyncio.to_thread(self._store.worlds, policy)
+
+    async def reset(self, policy: str, world_id: str, generation: int, reason: str, caller: str = "") -> ResetRecord:
+        """Close a world's log and start the next one from the prior; repeated, it is answered as before.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises WorldNotFound: if the world never held an observation.
+        :raises GenerationMismatch: if another generation is the present one.
+        :raises StoreError: if the store failed; the log may have been closed all the same.
+        """
+        return await self._resetting.reset(policy, world_id, generation, reason, caller)
 
     async def decision(self, decision_id: str) -> LoggedDecision:
         """One decision of the log.
@@ -236,19 +277,26 @@ class Service:
         """
         return await self._registry.load()
 
-    async def _require_taken_up(self, loaded: LoadedPolicy, world_id: str, results: Sequence[Appended]) -> None:
+    def _loaded(self, policy: str, revision: str) -> LoadedPolicy:
+        loaded = self._registry.policy(policy)
+        present = loaded.judge.policy.revision
+        if revision and revision != present:
+            raise RevisionMismatch(f"policy {policy!r} is loaded at revision {present}, not {revision}")
+        return loaded
+
+    async def _require_taken_up(self, policy: str, world_id: str, results: Sequence[Appended]) -> None:
         """Wait until the posterior rests on everything that was acknowledged, duplicates included.
 
         :raises WorldUnavailable: if it does not; the world is then rebuilt from its log, which has everything.
         """
-        world = self._registry.world(loaded, world_id)
-        last = max((r.sequence for r in results if not r.conflict), default=0)
+        written = [r for r in results if not r.conflict]
+        if not written:
+            return
+        last = max(written, key=lambda r: (r.generation, r.sequence))
         try:
-            await world.settled()
-            if world.revision < last:
-                raise WorldUnavailable(f"world {world_id!r} lags behind its log and is being rebuilt; report again")
+            await self._registry.catch_up.settle(policy, world_id, last.sequence, last.generation)
         except WorldUnavailable:
-            self._registry.heal(loaded, world)
+            self._registry.catch_up.soon(policy, world_id)
             raise
 
     async def _open_for_reports(self, policy: str) -> LoadedPolicy:

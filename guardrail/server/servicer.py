@@ -133,6 +133,7 @@ class Servicer:
             [struct_to_dict(request.action)],
             request.policy_revision,
             *_deadlines(context),
+            request.min_revision,
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
@@ -146,6 +147,7 @@ class Servicer:
             actions,
             request.policy_revision,
             *_deadlines(context),
+            request.min_revision,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(
@@ -175,7 +177,10 @@ class Servicer:
         rest = [r for r in records if after is None or (r.policy, r.world) > after]
         page = rest[: request.page_size or 100]
         token = f"{page[-1].policy}\n{page[-1].world}" if len(page) < len(rest) else ""
-        entries = [pb.WorldEntry(policy=r.policy, world=r.world, observations=r.observations) for r in page]
+        entries = [
+            pb.WorldEntry(policy=r.policy, world=r.world, observations=r.observations, generation=r.generation)
+            for r in page
+        ]
         return pb.ListWorldsResponse(worlds=entries, next_page_token=token)
 
     @unary
@@ -217,6 +222,11 @@ class Servicer:
         changed = await self._service.reload()
         return pb.ReloadPoliciesResponse(policies=map(_policy, self._service.policies()), changed=changed)
 
+    @unary
+    async def ResetWorld(self, request: Any, context: Context) -> pb.ResetWorldResponse:
+        record = await self._service.reset(request.policy, request.world, request.generation, request.reason)
+        return pb.ResetWorldResponse(generation=record.generation + 1, closed_observations=record.observations)
+
 
 class UnknownMethods(grpc.GenericRpcHandler):
     """Answers what no other handler does, so that this, too, has a reason."""
@@ -252,7 +262,9 @@ def _report(report: Any) -> Report:
 
 
 def _result(appended: Appended) -> pb.ReportResult:
-    return pb.ReportResult(posterior_revision=appended.sequence, duplicate=appended.duplicate)
+    return pb.ReportResult(
+        posterior_revision=appended.sequence, duplicate=appended.duplicate, generation=appended.generation
+    )
 
 
 def _world(view: WorldView) -> pb.World:
@@ -268,6 +280,7 @@ def _world(view: WorldView) -> pb.World:
         entropy=summary.entropy,
         top=summary.top,
         guarantee=guarantee_to_proto(view.guarantee),
+        generation=view.generation,
     )
 
 
@@ -277,6 +290,7 @@ def _decision(decision: LoggedDecision) -> pb.DecisionRecord:
         context=dict_to_struct(decision.context),
         action=dict_to_struct(decision.action),
         caller=decision.caller,
+        generation=decision.generation,
     )
     record.decided_at.FromNanoseconds(round(decision.decided_at * 1e9))
     return record

@@ -20,6 +20,7 @@ import structlog
 
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
 from guardrail.errors import DeadlinePassed, GuardrailError, WorldUnavailable
+from guardrail.generations import in_generation
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
@@ -53,7 +54,12 @@ class _Posterior:
 
 
 class World:
-    """A judge's posterior over one world's observations."""
+    """A judge's posterior over one world's observations.
+
+    Attributes:
+        generation: that of the log it rests on; 0 while it rests on nothing.
+        last_id: id of the last observation that it has taken up; None while there is none.
+    """
 
     def __init__(
         self,
@@ -68,6 +74,8 @@ class World:
     ) -> None:
         self.judge = judge
         self.world_id = world_id
+        self.generation = 0
+        self.last_id: str | None = None
         self.snapshot_revision = revision
         self._posterior = _Posterior(state, revision)
         self._committed = revision
@@ -90,6 +98,11 @@ class World:
     def committed(self) -> int:
         """Number of observations that the log is known to hold; the posterior may not have taken them all up yet."""
         return self._committed
+
+    @property
+    def log_generation(self) -> int:
+        """Generation of the log that `revision` counts in: the first, while nothing was ever reported."""
+        return max(self.generation, 1)
 
     @property
     def failed(self) -> bool:
@@ -130,26 +143,36 @@ class World:
             self._loop.call_soon(self._schedule)
         return await future
 
-    def commit(self, row: Row, outcome: float, sequence: int) -> None:
-        """Queue an observation that the log holds as number `sequence`; `settled` tells when checks rest on it.
+    def commit(self, row: Row, outcome: float, sequence: int, generation: int, observation_id: str) -> bool:
+        """Take up an observation that the log holds as number `sequence`; `settled` tells when checks rest on it.
 
-        The log numbers without gaps, so anything else means that this posterior is no longer a
-        function of the log, and the world stops answering.
+        The one door for what was reported here and for what others wrote. What has been taken up already is
+        not taken up again, and nothing is left out.
+
+        Returns:
+            True if it was taken up; False if it has been already, or others lie between, or the log is of
+            another generation: reading the log tells.
         """
+        if self._committed == 0 and sequence == 1:
+            self.generation = max(self.generation, generation)  # what a closed log holds is not taken up late
+        if generation != self.generation or self._failure is not None:
+            return False
+        if sequence == self._committed and self.last_id not in (None, observation_id):
+            self.fail(f"number {sequence} of the log is {observation_id!r}, and was {self.last_id!r} before")
         if sequence != self._committed + 1:
-            self._fail(f"the log continues at {sequence}, the posterior at {self._committed + 1}")
-        if self._failure is not None:
-            return
-        self._committed = sequence
+            return False
+        self._committed, self.last_id = sequence, observation_id
         self._observations.append(_CommittedObservation(row, outcome))
         self._schedule()
+        return True
 
-    async def settled(self) -> None:
-        """Wait until every committed observation is applied.
+    async def settled(self, revision: int | None = None) -> None:
+        """Wait until committed observations are applied: the first `revision` of them, or all up to now.
 
         :raises WorldUnavailable: if the posterior is lost.
         """
-        while self._observations or self.revision != self._committed:
+        target = self._committed if revision is None else min(revision, self._committed)
+        while self.revision < target:
             self._require_usable()
             waiter = self._loop.create_future()
             self._kernel.submit(functools.partial(_resolve_from_thread, self._loop, waiter))
@@ -162,11 +185,12 @@ class World:
         :raises WorldUnavailable: if the posterior is lost.
         """
         self._require_usable()
-        oracle, state = self.judge.oracle, self._posterior.state
+        oracle, state, generation = self.judge.oracle, self._posterior.state, self.log_generation
 
         def look() -> tuple[PosteriorSummary, Guarantee]:
             summary = oracle.summary(state)
-            return summary, NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
+            promise = NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
+            return summary, in_generation(promise, generation)
 
         return await self._aside(look)
 
@@ -270,7 +294,7 @@ class World:
         for check, why in dropped:
             _settle(check.future, None, why)
         if error is not None and len(observations) > posterior.revision - self._posterior.revision:
-            self._fail(f"the posterior could not take up an observation ({type(error).__name__})")
+            self.fail(f"the posterior could not take up an observation ({type(error).__name__})")
         advanced = posterior.revision > self._posterior.revision
         self._posterior = posterior
         self._refuted = _find_refuted(answers, self._refuted)
@@ -284,7 +308,8 @@ class World:
             self._on_advance(self)
         self._schedule()
 
-    def _fail(self, why: str) -> None:
+    def fail(self, why: str) -> None:
+        """Stop answering: the posterior is not what the log says."""
         if self._failure is not None:
             return
         log.error("world_failed", world=self.world_id, policy=self.judge.policy.name, why=why)

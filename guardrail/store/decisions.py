@@ -23,6 +23,7 @@ class LoggedDecision:
         action: as it was asked.
         decided_at: seconds since the epoch, UTC.
         caller: who asked; empty if callers are not authenticated.
+        generation: of the log that the posterior's observations are counted in.
     """
 
     verdict: Verdict
@@ -30,6 +31,7 @@ class LoggedDecision:
     action: JsonObject
     decided_at: float
     caller: str = ""
+    generation: int = 1
 
     def to_record(self) -> DecisionRecord:
         """The record as the store keeps it.
@@ -50,6 +52,7 @@ class LoggedDecision:
             request=_to_json(request),
             verdict=_verdict_to_json(self.verdict),
             decided_at=self.decided_at,
+            generation=self.generation,
         )
 
     @classmethod
@@ -60,7 +63,8 @@ class LoggedDecision:
         """
         request = json.loads(record.request)
         verdict = verdict_from_dict(json.loads(record.verdict))
-        return cls(verdict, request["context"], request["action"], record.decided_at, request.get("caller", ""))
+        caller = request.get("caller", "")
+        return cls(verdict, request["context"], request["action"], record.decided_at, caller, record.generation)
 
 
 def _verdict_to_json(verdict: Verdict) -> str:

@@ -505,7 +505,8 @@ class Report(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     observation_id: _builtins.str
     """The reporter's id of this observation, unique within the world. A repeated id with the same
-    content is answered as before; with other content it fails with ALREADY_EXISTS.
+    content is answered as before, also if the world was reset since; with other content it fails with
+    ALREADY_EXISTS. Any characters but NUL.
     """
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
@@ -599,19 +600,25 @@ class ReportResult(_message.Message):
 
     POSTERIOR_REVISION_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     posterior_revision: _builtins.int
     """The observation's 1-based place in the world's log: the posterior revision that first rests on it."""
     duplicate: _builtins.bool
     """True if the same report had been acknowledged before; nothing was counted again."""
+    generation: _builtins.int
+    """Generation of the log that posterior_revision counts in. For a duplicate it may be a closed one: later
+    checks do not rest on what was reported before a reset.
+    """
     def __init__(
         self,
         *,
         posterior_revision: _builtins.int = ...,
         duplicate: _builtins.bool = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "posterior_revision", b"posterior_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "generation", b"generation", "posterior_revision", b"posterior_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -759,6 +766,7 @@ class World(_message.Message):
     ENTROPY_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
     GUARANTEE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the policy."""
     policy_revision: _builtins.str
@@ -775,6 +783,8 @@ class World(_message.Message):
     """Number of hypotheses in the plausible set; absent for a continuous class."""
     entropy: _builtins.float
     """Shannon entropy of the posterior, in nats; absent for a continuous class."""
+    generation: _builtins.int
+    """1 for the first log of the world; each reset starts the next one."""
     @_builtins.property
     def top(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The most probable hypotheses with their posterior mass, or parameters with their posterior
@@ -798,10 +808,11 @@ class World(_message.Message):
         entropy: _builtins.float | None = ...,
         top: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         guarantee: Global___Guarantee | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_class_size", b"_class_size", "_entropy", b"_entropy", "_plausible", b"_plausible", "class_size", b"class_size", "entropy", b"entropy", "guarantee", b"guarantee", "plausible", b"plausible"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_class_size", b"_class_size", "_entropy", b"_entropy", "_plausible", b"_plausible", "class_size", b"class_size", "entropy", b"entropy", "guarantee", b"guarantee", "plausible", b"plausible", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "refuted", b"refuted", "top", b"top", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_class_size", b"_class_size", "_entropy", b"_entropy", "_plausible", b"_plausible", "class_size", b"class_size", "entropy", b"entropy", "generation", b"generation", "guarantee", b"guarantee", "plausible", b"plausible", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "refuted", b"refuted", "top", b"top", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__class_size: _TypeAlias = _typing.Literal["class_size"]  # noqa: Y015
     _WhichOneofArgType__class_size: _TypeAlias = _typing.Literal["_class_size", b"_class_size"]  # noqa: Y015
@@ -885,22 +896,26 @@ class WorldEntry(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     WORLD_FIELD_NUMBER: _builtins.int
     OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the policy."""
     world: _builtins.str
     """Id of the world."""
     observations: _builtins.int
-    """Number of observations in its log."""
+    """Number of observations in its present log."""
+    generation: _builtins.int
+    """Generation of its present log."""
     def __init__(
         self,
         *,
         policy: _builtins.str = ...,
         world: _builtins.str = ...,
         observations: _builtins.int = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["observations", b"observations", "policy", b"policy", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "observations", b"observations", "policy", b"policy", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -963,8 +978,11 @@ class DecisionRecord(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     caller: _builtins.str
     """Who asked; empty if callers are not authenticated."""
+    generation: _builtins.int
+    """Generation of the log that the verdict's posterior_revision counts in."""
     @_builtins.property
     def verdict(self) -> Global___Verdict:
         """The verdict as it was given."""
@@ -989,10 +1007,11 @@ class DecisionRecord(_message.Message):
         action: _struct_pb2.Struct | None = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
         caller: _builtins.str = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "decided_at", b"decided_at", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "caller", b"caller", "context", b"context", "decided_at", b"decided_at", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "caller", b"caller", "context", b"context", "decided_at", b"decided_at", "generation", b"generation", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1295,3 +1314,65 @@ class ReloadPoliciesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReloadPoliciesResponse: _TypeAlias = ReloadPoliciesResponse  # noqa: Y015
+
+@_typing.final
+class ResetWorldRequest(_message.Message):
+    """Asks to close the log of a world and to start a new one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    WORLD_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Name of the policy."""
+    world: _builtins.str
+    """Id of the world."""
+    generation: _builtins.int
+    """The generation that is to end, so that a repeated request resets once. If it is not the present one, the
+    call fails; if it is the last closed one, and reason and caller are the same, it is answered as before.
+    """
+    reason: _builtins.str
+    """Why, for whoever looks at the records later. Any characters but NUL."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        world: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "policy", b"policy", "reason", b"reason", "world", b"world"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetWorldRequest: _TypeAlias = ResetWorldRequest  # noqa: Y015
+
+@_typing.final
+class ResetWorldResponse(_message.Message):
+    """The answer to ResetWorld."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    CLOSED_OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """The new generation."""
+    closed_observations: _builtins.int
+    """Number of observations in the log that was closed."""
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        closed_observations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_observations", b"closed_observations", "generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetWorldResponse: _TypeAlias = ResetWorldResponse  # noqa: Y015

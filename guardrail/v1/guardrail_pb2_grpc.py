@@ -95,6 +95,11 @@ class GuardrailServiceStub:
                 request_serializer=guardrail_dot_v1_dot_guardrail__pb2.ReloadPoliciesRequest.SerializeToString,
                 response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ReloadPoliciesResponse.FromString,
                 _registered_method=True)
+        self.ResetWorld = channel.unary_unary(
+                '/guardrail.v1.GuardrailService/ResetWorld',
+                request_serializer=guardrail_dot_v1_dot_guardrail__pb2.ResetWorldRequest.SerializeToString,
+                response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ResetWorldResponse.FromString,
+                _registered_method=True)
 
 
 class GuardrailServiceServicer:
@@ -139,7 +144,7 @@ class GuardrailServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWorlds(self, request, context):
-        """Worlds that hold observations, sorted by policy and world.
+        """Worlds that hold observations or were reset, sorted by policy and world.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +188,15 @@ class GuardrailServiceServicer:
     def ReloadPolicies(self, request, context):
         """Reads the policy files again. All of them are loaded, or none if any is wrong. A policy whose
         revision changed starts a new guarantee: its worlds are replayed from their logs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetWorld(self, request, context):
+        """Closes the log of a world and starts a new one from the prior: a new generation with a guarantee of its
+        own. The closed log is kept, and what it holds never counts in the new one. The deltas of all generations
+        of a world add up. Works also for a world that is refuted or whose log does not fit the policy.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,6 +264,11 @@ def add_GuardrailServiceServicer_to_server(servicer, server):
                     servicer.ReloadPolicies,
                     request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ReloadPoliciesRequest.FromString,
                     response_serializer=guardrail_dot_v1_dot_guardrail__pb2.ReloadPoliciesResponse.SerializeToString,
+            ),
+            'ResetWorld': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetWorld,
+                    request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ResetWorldRequest.FromString,
+                    response_serializer=guardrail_dot_v1_dot_guardrail__pb2.ResetWorldResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -577,6 +596,33 @@ class GuardrailService:
             '/guardrail.v1.GuardrailService/ReloadPolicies',
             guardrail_dot_v1_dot_guardrail__pb2.ReloadPoliciesRequest.SerializeToString,
             guardrail_dot_v1_dot_guardrail__pb2.ReloadPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetWorld(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guardrail.v1.GuardrailService/ResetWorld',
+            guardrail_dot_v1_dot_guardrail__pb2.ResetWorldRequest.SerializeToString,
+            guardrail_dot_v1_dot_guardrail__pb2.ResetWorldResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,7 +55,7 @@ class GuardrailServiceStub:
     GetWorld: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.GetWorldRequest, _guardrail_pb2.GetWorldResponse]
     """The posterior of one world at a glance."""
     ListWorlds: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ListWorldsRequest, _guardrail_pb2.ListWorldsResponse]
-    """Worlds that hold observations, sorted by policy and world."""
+    """Worlds that hold observations or were reset, sorted by policy and world."""
     GetDecision: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.GetDecisionRequest, _guardrail_pb2.GetDecisionResponse]
     """One record of the decision log."""
     WatchDecisions: _grpc.UnaryStreamMultiCallable[_guardrail_pb2.WatchDecisionsRequest, _guardrail_pb2.WatchDecisionsResponse]
@@ -69,6 +69,11 @@ class GuardrailServiceStub:
     ReloadPolicies: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ReloadPoliciesRequest, _guardrail_pb2.ReloadPoliciesResponse]
     """Reads the policy files again. All of them are loaded, or none if any is wrong. A policy whose
     revision changed starts a new guarantee: its worlds are replayed from their logs.
+    """
+    ResetWorld: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ResetWorldRequest, _guardrail_pb2.ResetWorldResponse]
+    """Closes the log of a world and starts a new one from the prior: a new generation with a guarantee of its
+    own. The closed log is kept, and what it holds never counts in the new one. The deltas of all generations
+    of a world add up. Works also for a world that is refuted or whose log does not fit the policy.
     """
 
 @_typing.type_check_only
@@ -91,7 +96,7 @@ class GuardrailServiceAsyncStub(GuardrailServiceStub):
     GetWorld: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.GetWorldRequest, _guardrail_pb2.GetWorldResponse]  # type: ignore[assignment]
     """The posterior of one world at a glance."""
     ListWorlds: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ListWorldsRequest, _guardrail_pb2.ListWorldsResponse]  # type: ignore[assignment]
-    """Worlds that hold observations, sorted by policy and world."""
+    """Worlds that hold observations or were reset, sorted by policy and world."""
     GetDecision: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.GetDecisionRequest, _guardrail_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """One record of the decision log."""
     WatchDecisions: _aio.UnaryStreamMultiCallable[_guardrail_pb2.WatchDecisionsRequest, _guardrail_pb2.WatchDecisionsResponse]  # type: ignore[assignment]
@@ -105,6 +110,11 @@ class GuardrailServiceAsyncStub(GuardrailServiceStub):
     ReloadPolicies: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ReloadPoliciesRequest, _guardrail_pb2.ReloadPoliciesResponse]  # type: ignore[assignment]
     """Reads the policy files again. All of them are loaded, or none if any is wrong. A policy whose
     revision changed starts a new guarantee: its worlds are replayed from their logs.
+    """
+    ResetWorld: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ResetWorldRequest, _guardrail_pb2.ResetWorldResponse]  # type: ignore[assignment]
+    """Closes the log of a world and starts a new one from the prior: a new generation with a guarantee of its
+    own. The closed log is kept, and what it holds never counts in the new one. The deltas of all generations
+    of a world add up. Works also for a world that is refuted or whose log does not fit the policy.
     """
 
 class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -160,7 +170,7 @@ class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _guardrail_pb2.ListWorldsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_guardrail_pb2.ListWorldsResponse, _abc.Awaitable[_guardrail_pb2.ListWorldsResponse]]:
-        """Worlds that hold observations, sorted by policy and world."""
+        """Worlds that hold observations or were reset, sorted by policy and world."""
 
     @_abc_1.abstractmethod
     def GetDecision(
@@ -210,6 +220,17 @@ class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_guardrail_pb2.ReloadPoliciesResponse, _abc.Awaitable[_guardrail_pb2.ReloadPoliciesResponse]]:
         """Reads the policy files again. All of them are loaded, or none if any is wrong. A policy whose
         revision changed starts a new guarantee: its worlds are replayed from their logs.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetWorld(
+        self,
+        request: _guardrail_pb2.ResetWorldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guardrail_pb2.ResetWorldResponse, _abc.Awaitable[_guardrail_pb2.ResetWorldResponse]]:
+        """Closes the log of a world and starts a new one from the prior: a new generation with a guarantee of its
+        own. The closed log is kept, and what it holds never counts in the new one. The deltas of all generations
+        of a world add up. Works also for a world that is refuted or whose log does not fit the policy.
         """
 
 def add_GuardrailServiceServicer_to_server(servicer: GuardrailServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

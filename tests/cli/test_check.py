@@ -198,3 +198,23 @@ def test_without_a_service_it_exits_with_3(cli):
     result = cli("check", "--policy", "coin", "--world", "w", "--action", LOW, "--json", *nobody)
     assert (result.code, result.out) == (3, "")
     assert json.loads(result.err)["error"]["reason"] in ("UNREACHABLE", "DEADLINE_EXCEEDED")
+
+
+def test_observations_may_be_insisted_on(cli, service):
+    ask = (
+        "check",
+        "--policy",
+        "coin",
+        "--world",
+        "insisted",
+        "--action",
+        '{"kind": "high"}',
+        "--target",
+        service.target,
+    )
+    told = ("report", "--policy", "coin", "--world", "insisted", "--action", '{"kind": "high"}', "--outcome", "false")
+    revision = cli(*told, "--target", service.target, "--json").json["posterior_revision"]
+    assert cli(*ask, "--min-revision", revision, "--json").json["posterior_revision"] == revision
+    result = cli(*ask, "--min-revision", revision + 1)
+    assert result.code == 3
+    assert "error [REVISION_NOT_REACHED]: the log of world 'insisted' holds 1 observations" in result.err

@@ -10,8 +10,10 @@ COMMANDS = [
     ["serve"],
     ["check"],
     ["report"],
-    ["worlds"],
+    ["worlds", "show"],
+    ["worlds", "reset"],
     ["decision"],
+    ["health"],
     ["replay"],
     ["policy", "lint"],
     ["policy", "test"],
@@ -33,8 +35,10 @@ def test_every_command_has_help_with_an_example_and_json(cli, command):
 def test_the_commands_are_those_that_are_documented(cli):
     from guardrail.cli.app import app
     from guardrail.cli.policy import app as policy
+    from guardrail.cli.worlds import app as worlds
 
     names = {(c.name or c.callback.__name__,) for c in app.registered_commands}
+    names |= {("worlds", c.name or c.callback.__name__) for c in worlds.registered_commands}
     names |= {("policy", c.name or c.callback.__name__) for c in policy.registered_commands}
     assert names == {tuple(c) for c in COMMANDS}
 

@@ -24,7 +24,9 @@ def test_worlds_are_listed(cli, told):
     assert result.code == 0
     assert list(result.json) == ["worlds"]
     ours = [w for w in result.json["worlds"] if w["world"].startswith("worlds/")]
-    assert ours == [{"policy": "coin", "world": f"worlds/{name}", "observations": 3} for name in ("blue", "red")]
+    assert ours == [
+        {"policy": "coin", "world": f"worlds/{name}", "observations": 3, "generation": 1} for name in ("blue", "red")
+    ]
     text = cli("worlds", "--policy", "coin", "--target", told.target)
     assert [line.split() for line in text.out.splitlines() if "worlds/" in line] == [
         ["coin", "3", "worlds/blue"],
@@ -40,7 +42,7 @@ def test_no_worlds_is_no_error(cli, told):
 
 def test_a_world_shows_its_posterior(cli, told):
     result = cli("worlds", "worlds/red", "--policy", "coin", "--target", told.target, "--json")
-    assert list(result.json) == ["policy", "policy_revision", "world", "posterior", "guarantee"]
+    assert list(result.json) == ["policy", "policy_revision", "world", "posterior", "guarantee", "generation"]
     posterior = result.json["posterior"]
     assert list(posterior) == ["revision", "refuted", "class_size", "plausible", "entropy", "top"]
     assert (posterior["revision"], posterior["class_size"]) == (3, 3)
@@ -60,3 +62,26 @@ def test_an_unknown_world_is_an_error(cli, told):
     result = cli("worlds", "nowhere", "--policy", "coin", "--target", told.target)
     assert result.code == 3
     assert result.err.startswith("error [WORLD_NOT_FOUND]: ")
+
+
+def test_a_world_is_reset_once_it_is_confirmed(cli, told):
+    command = ["worlds", "reset", "coin", "worlds/blue", "--reason", "repainted", "--target", told.target]
+    refused = cli(*command, input="n\n")
+    assert (refused.code, refused.out.strip()) == (1, "n")  # the test's terminal shows what is typed
+    assert "3 observations of world worlds/blue of policy coin (generation 1)" in refused.err
+    done = cli(*command, input="y\n")
+    assert done.code == 0
+    assert "generation 2 starts; 3 observations are in the closed log\n" in done.out
+    assert cli(*command, "--yes", "--json").json == {"generation": 3, "closed_observations": 0}
+    listed = cli("worlds", "--policy", "coin", "--target", told.target).out
+    assert "coin          0  worlds/blue  (generation 3)\n" in listed
+    shown = cli("worlds", "show", "worlds/blue", "--policy", "coin", "--target", told.target).out
+    assert "the world was reset 2 times" in shown
+
+
+def test_only_what_is_there_can_be_reset(cli, told):
+    command = ["worlds", "reset", "coin", "nowhere", "--reason", "why", "--yes", "--target", told.target, "--json"]
+    result = cli(*command)
+    assert result.code == 3
+    assert '"WORLD_NOT_FOUND"' in result.err
+    assert cli("worlds", "reset", "coin", "worlds/red", "--target", told.target).code == 2

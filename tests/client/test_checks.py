@@ -85,6 +85,23 @@ def test_a_verdict_of_another_revision_than_the_demanded_one_is_none(client, ser
     assert no_verdict(client, **ASK, policy_revision="b" * 64) == "MALFORMED_REPLY"
 
 
+def test_fewer_observations_than_asked_for_give_no_verdict(client, service, answers):
+    """Whatever a service answers that knows nothing of the wish: what it rests on is in the verdict."""
+    service.on("CheckAction", answers.check())  # it rests on 3
+    assert client.check(**ASK, min_revision=3).accepted
+    assert [request.min_revision for request in service.requests["CheckAction"]] == [3]
+    assert no_verdict(client, **ASK, min_revision=4) == "MALFORMED_REPLY"
+    service.on(
+        "CheckActions", pb.CheckActionsResponse(verdicts=[answers.verdict(), answers.verdict(posterior_revision=2)])
+    )
+    asked = {**MANY, "actions": MANY["actions"][:2]}
+    assert client.check_many(**asked, min_revision=2).verdicts
+    assert no_verdict(client, "check_many", **asked, min_revision=3) == "MALFORMED_REPLY"
+    for wrong in (-1, 2**64):
+        with pytest.raises(ValueError, match="min_revision"):
+            client.check(**ASK, min_revision=wrong)
+
+
 @pytest.mark.parametrize(
     "action", [{"x": object()}, {"x": 2**53 + 1}, {1: 2}, None, [1]], ids=["object", "large", "key", "none", "list"]
 )

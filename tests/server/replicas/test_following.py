@@ -1,0 +1,141 @@
+"""What others write arrives by itself; a lost feed is noticed, said, and made good."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from shared_log import SharedLog, observation
+
+from guardrail.domain import ReasonCode
+from guardrail.errors import StoreError
+from guardrail.server import following
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(following, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(following, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(following, "LONGEST_PAUSE_SECONDS", 0.01)
+
+
+def run(story):
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_what_one_replica_takes_up_the_others_do(coin, wear, replicas, level, until):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin, wear, count=3, follow=True) as three:
+            for place, replica in enumerate(three):
+                await replica.report(place == 1)
+                await replica.report(True, world=f"new-{place}")
+            for replica in three:
+                await until(lambda replica=replica: replica.world().revision == 3)
+                await until(lambda replica=replica: all(replica.world(world=f"new-{n}").revision for n in range(3)))
+                assert await level(replica, log, coin)
+            log.write([observation(1, policy="unknown")])  # a policy that is not loaded here
+            log.write([observation(77)])
+            for replica in three:
+                await until(lambda replica=replica: replica.world().revision == 4)
+            bounds = {(await replica.check()).harm_bound for replica in three}
+            assert len(bounds) == 1
+
+    run(story)
+
+
+def test_worlds_that_others_made_while_this_one_started_are_there(coin, replicas, level):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin) as (replica,):
+            log.write([observation(n) for n in range(4)])
+            await replica.following.start()
+            assert replica.world().revision == 4
+            assert await level(replica, log, coin)
+
+    run(story)
+
+
+@pytest.mark.parametrize("missed", ["reports", "a reset"])
+def test_a_lost_feed_is_said_in_verdicts_and_made_good(coin, replicas, level, until, missed):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin, follow=True) as (replica,):
+            await replica.report(True)
+            assert (await replica.check()).notices == ()
+            assert replica.following.behind_since is None
+            log.failing |= {"next"}
+            log.feeds[0].changes.put(StoreError("the connection is lost"))
+            await until(lambda: replica.following.behind_since is not None)
+            since = replica.following.behind_since
+            if missed == "reports":
+                log.write([observation(n) for n in range(2)], tell=False)
+            else:
+                log.reset(tell=False)
+            verdict = await replica.check()
+            assert [notice.code for notice in verdict.notices] == [ReasonCode.POSTERIOR_BEHIND]
+            assert verdict.posterior_revision == 1
+            assert replica.following.behind_since == since  # not: since the last attempt
+            log.failing.clear()
+            await until(lambda: replica.following.behind_since is None)
+            assert (await replica.check()).notices == ()
+            assert replica.world().revision == (3 if missed == "reports" else 0)
+            assert await level(replica, log, coin)
+
+    run(story)
+
+
+def test_a_log_that_cannot_be_read_leaves_the_replica_behind_until_it_can(coin, replicas, until):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin, follow=True) as (replica,):
+            log.failing |= {"head", "worlds"}
+            log.write([observation(1)])
+            await until(lambda: replica.following.behind_since is not None)
+            assert replica.world().revision == 0
+            log.failing.clear()  # nobody tells of the change again
+            await until(lambda: replica.following.behind_since is None)
+            assert replica.world().revision == 1
+
+    run(story)
+
+
+def test_a_feed_that_says_nothing_any_more_counts_as_lost(coin, replicas, until, monkeypatch):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin, follow=True) as (replica,):
+            monkeypatch.setattr(following, "SILENCE_SECONDS", 0.2)
+            monkeypatch.setattr(following, "WAIT_SECONDS", 3.0)
+            await until(lambda: replica.following.behind_since is not None)
+
+    run(story)
+
+
+def test_one_world_that_cannot_be_caught_up_holds_up_no_other(coin, replicas, until, monkeypatch):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin, follow=True) as (replica,):
+            real = replica.catch_up._step
+
+            async def step(key, head):
+                if key[1] == "cursed":
+                    raise RuntimeError("out of memory")
+                return await real(key, head)
+
+            monkeypatch.setattr(replica.catch_up, "_step", step)
+            log.write([observation(1, world="cursed"), observation(1, world="fine")])
+            await until(lambda: replica.world(world="fine").revision == 1)
+            assert replica.following.behind_since is None
+
+    run(story)
+
+
+def test_a_store_that_nobody_else_writes_to_is_not_followed(coin, replicas, monkeypatch):
+    async def story():
+        log = SharedLog()
+        log.follow = lambda: None
+        async with replicas(log, coin, follow=True) as (replica,):
+            assert not replica.following.shared
+            assert replica.following.behind_since is None
+
+    run(story)
