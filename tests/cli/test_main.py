@@ -15,10 +15,12 @@ COMMANDS = [
     ["decision"],
     ["health"],
     ["replay"],
+    ["calibration"],
     ["policy", "lint"],
     ["policy", "test"],
     ["policy", "schema"],
     ["policy", "diff"],
+    ["policy", "compare"],
     ["policy", "init"],
     ["policy", "reload"],
 ]
