@@ -256,10 +256,9 @@ def judged(judge: Judge, state: State, entries: Sequence[Logged]) -> list[Verdic
     computed = judge.bounds(state, prepared)
     # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
     bounds = [STALE if is_stale(e) and b is not None else b for e, b in zip(entries, computed, strict=True)]
-    records = [entry.record for entry in entries]
     return [
-        judge.decide(p, b, record.world, record.posterior_revision, generation=record.generation)
-        for p, b, record in zip(prepared, bounds, records, strict=True)
+        judge.decide(p, b, e.record.world, e.record.posterior_revision, generation=e.record.generation)
+        for p, b, e in zip(prepared, bounds, entries, strict=True)
     ]
 
 
