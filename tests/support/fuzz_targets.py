@@ -185,8 +185,8 @@ class InProcessService:
         from guardrail.server.kernel import KernelThread
         from guardrail.server.metrics import Metrics
         from guardrail.server.registry import Registry
-        from guardrail.server.service import Service
         from guardrail.server.security.gate import Gate
+        from guardrail.server.service import Service
         from guardrail.server.servicer import Servicer
         from guardrail.server.settings import ServerSettings
         from guardrail.server.watchers import Watchers
