@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from guardrail.domain import ReasonCode
+from guardrail.domain import Decision, ReasonCode
 from guardrail.errors import LogUnusable
 from guardrail.guard import Judge
 from guardrail.log_checks import require_decisions
@@ -103,7 +103,7 @@ class Compared:
         """True if the decisions are compared, and differ."""
         if self.doubt is not None or self.old is None or self.new is None:
             return False
-        return self.old.decision is not self.new.decision
+        return self.old.found is not self.new.found
 
 
 def compare(store: Store, old: Policy | None, new: Policy, *, world: str | None = None) -> Iterator[Compared]:
@@ -205,4 +205,4 @@ def _doubt(old: Verdict, new: Verdict) -> Doubt | None:
 
 
 def _loosens(old: Verdict | None, new: Verdict | None) -> bool:
-    return old is not None and new is not None and new.accepted and not old.accepted
+    return old is not None and new is not None and new.found is Decision.ACCEPT and old.found is not Decision.ACCEPT

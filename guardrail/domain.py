@@ -81,6 +81,25 @@ class ReasonCode(enum.StrEnum):
     CLASS_REFUTED = "CLASS_REFUTED"
     STALE_POSTERIOR = "STALE_POSTERIOR"
     """A world with memory took up outcomes while the bound was computed, again and again."""
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+    """The harm bounds of what was accepted before leave too little of the budget."""
+    BUDGET_CHANGED = "BUDGET_CHANGED"
+    """The session began under another budget than the policy has now."""
+    SESSION_MISSING = "SESSION_MISSING"
+    """The policy has a budget for each session, and the check names none."""
+    APPROVED = "APPROVED"
+    """A person let an escalated action pass."""
+    APPROVAL_UNKNOWN = "APPROVAL_UNKNOWN"
+    APPROVAL_PENDING = "APPROVAL_PENDING"
+    APPROVAL_DENIED = "APPROVAL_DENIED"
+    APPROVAL_EXPIRED = "APPROVAL_EXPIRED"
+    APPROVAL_USED = "APPROVAL_USED"
+    APPROVAL_MISMATCH = "APPROVAL_MISMATCH"
+    """The approval is for another action, context, world, policy revision or caller."""
+    OUTCOME_OVERDUE = "OUTCOME_OVERDUE"
+    """The outcome of an accepted action was not reported in time."""
+    SHADOW_MODE = "SHADOW_MODE"
+    """A notice: the policy only watches; the action is let through whatever was found."""
     POLICY_STALE = "POLICY_STALE"
     """A notice: the policy files have changed and could not be loaded; the last good revision answered."""
     POSTERIOR_BEHIND = "POSTERIOR_BEHIND"
@@ -201,6 +220,40 @@ HarmEvent: TypeAlias = BooleanHarm | IntervalHarm | IntegerHarm | ModelHarm
 
 
 @dataclass(frozen=True, slots=True)
+class HarmBudget:
+    """A harm budget and what is spent of it.
+
+    Attributes:
+        per: `session` or `window`.
+        session: the session; empty for a window.
+        total: most that the harm bounds of accepted actions may add up to.
+        spent: what they add up to, rounded up.
+    """
+
+    per: str
+    session: str
+    total: float
+    spent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A person's consent to one escalated action.
+
+    Attributes:
+        escalation_id: id of the decision that escalated.
+        approver: who approved; empty if callers are not authenticated.
+        resolved_at: seconds since the epoch, UTC.
+        note: what the approver noted.
+    """
+
+    escalation_id: str
+    approver: str
+    resolved_at: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer to one check.
 
@@ -220,6 +273,11 @@ class Verdict:
         decision_id: names the record in the decision log.
         search: how far the search for the cautious hypothesis went; None where nothing is searched.
         notices: what a person should know about the state in which this was decided; they change no decision.
+        budget: the harm budget after this decision; None if the policy has none.
+        approval: who let an escalated action pass; only in an accept that rests on it.
+        escalation_expires: until when an escalated action may be approved and carried out, seconds since the epoch.
+        shadow: True if the policy only watches: `decision` is accept whatever was found.
+        enforced_decision: what the policy would decide if it were enforced; only in shadow mode.
     """
 
     decision: Decision
@@ -237,11 +295,21 @@ class Verdict:
     decision_id: str
     search: Search | None = None
     notices: tuple[Reason, ...] = ()
+    budget: HarmBudget | None = None
+    approval: Approval | None = None
+    escalation_expires: float | None = None
+    shadow: bool = False
+    enforced_decision: Decision | None = None
 
     @property
     def accepted(self) -> bool:
         """True only if the decision is ACCEPT."""
         return self.decision is Decision.ACCEPT
+
+    @property
+    def found(self) -> Decision:
+        """What the policy says: the decision, or in shadow mode what it would be."""
+        return self.decision if self.enforced_decision is None else self.enforced_decision
 
 
 @dataclass(frozen=True, slots=True)

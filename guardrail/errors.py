@@ -6,6 +6,9 @@ GuardrailError
 ├── PolicyNotFound
 ├── WorldNotFound
 ├── DecisionNotFound
+├── SessionNotFound
+├── EscalationNotFound
+├── EscalationClosed            it was resolved before, or its time is over
 ├── ReportConflict              the id was used before with other content
 ├── LimitExceeded               a configured limit is reached
 ├── DeadlinePassed              the caller's deadline has passed, so nothing was decided
@@ -106,6 +109,24 @@ class DecisionNotFound(GuardrailError):
     """No decision of that id is in the log."""
 
     reason = "DECISION_NOT_FOUND"
+
+
+class SessionNotFound(GuardrailError):
+    """Nothing was accepted in a session of that name."""
+
+    reason = "SESSION_NOT_FOUND"
+
+
+class EscalationNotFound(GuardrailError):
+    """No escalation of that id exists, or none that the caller may see."""
+
+    reason = "ESCALATION_NOT_FOUND"
+
+
+class EscalationClosed(GuardrailError):
+    """The escalation was resolved otherwise before, or its time is over."""
+
+    reason = "ESCALATION_CLOSED"
 
 
 class ReportConflict(GuardrailError):

@@ -173,8 +173,9 @@ class Judge:
         bound = _sound(bound)
         decision, reasons = self._weigh(prepared, bound)
         usable = bound is not None and bound.failure is None
+        shadow = self.policy.spec.mode == "shadow"
         return Verdict(
-            decision=decision,
+            decision=Decision.ACCEPT if shadow else decision,
             harm_bound=bound.value if usable and bound is not None else 1.0,
             threshold=thresholds.reject_above,
             escalate_above=thresholds.escalate_above,
@@ -190,7 +191,9 @@ class Judge:
             posterior_revision=posterior_revision,
             decision_id=_ids.next(),
             search=bound.search if bound is not None else None,
-            notices=notices,
+            notices=(_watched(decision), *notices) if shadow else notices,
+            shadow=shadow,
+            enforced_decision=decision if shadow else None,
         )
 
     def _weigh(self, prepared: PreparedCheck, bound: HarmBound | None) -> tuple[Decision, tuple[Reason, ...]]:
@@ -227,6 +230,10 @@ def _sound(bound: HarmBound | None) -> HarmBound | None:
         return bound
     message = f"the harm bound {bound.value} is not a probability"
     return HarmBound(1.0, None, None, NO_GUARANTEE, Reason(ReasonCode.NUMERICAL_FAILURE, message))
+
+
+def _watched(found: Decision) -> Reason:
+    return Reason(ReasonCode.SHADOW_MODE, f"the policy only watches (mode: shadow): enforced, it would {found.value}")
 
 
 def _rejection(error: InvalidInput) -> Reason:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from guardrail.domain import (
+    Approval,
     CautiousHypothesis,
     Decision,
     Guarantee,
     GuaranteeKind,
+    HarmBudget,
     Reason,
     ReasonCode,
     Search,
@@ -45,6 +48,11 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
         if verdict.search is None
         else {"truncated": verdict.search.truncated, "scanned": verdict.search.scanned},
         "notices": [{"code": n.code.value, "message": n.message} for n in verdict.notices],
+        "budget": None if verdict.budget is None else asdict(verdict.budget),
+        "approval": None if verdict.approval is None else asdict(verdict.approval),
+        "escalation_expires": verdict.escalation_expires,
+        "shadow": verdict.shadow,
+        "enforced_decision": None if verdict.enforced_decision is None else verdict.enforced_decision.value,
     }
 
 
@@ -64,7 +72,8 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
     :raises KeyError, ValueError: if the data is not such a verdict.
     """
     cautious, guarantee = data["cautious_hypothesis"], data["guarantee"]
-    search = data.get("search")  # older records have none
+    search = data.get("search")  # older records have none, as with all that is read with `get`
+    budget, approval, enforced = data.get("budget"), data.get("approval"), data.get("enforced_decision")
     return Verdict(
         decision=Decision(data["decision"]),
         harm_bound=data["harm_bound"],
@@ -86,4 +95,9 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         decision_id=data["decision_id"],
         search=None if search is None else Search(**search),
         notices=tuple(Reason(ReasonCode(n["code"]), n["message"]) for n in data.get("notices", ())),
+        budget=None if budget is None else HarmBudget(**budget),
+        approval=None if approval is None else Approval(**approval),
+        escalation_expires=data.get("escalation_expires"),
+        shadow=data.get("shadow", False),
+        enforced_decision=None if enforced is None else Decision(enforced),
     )

@@ -282,10 +282,11 @@ def is_stale(entry: Logged) -> bool:
 
 def _columns(entry: Logged) -> Iterator[Difference]:
     """Where a record contradicts the verdict it holds."""
-    for name in ("decision_id", "decision"):
+    found = entry.verdict.get("enforced_decision") or entry.verdict["decision"]
+    for name, said in (("decision_id", entry.verdict["decision_id"]), ("decision", found)):
         column = getattr(entry.record, name)
-        if column != entry.verdict[name]:
-            yield Difference(f"record.{name}", column, entry.verdict[name])
+        if column != said:
+            yield Difference(f"record.{name}", column, said)
 
 
 def place_of(record: DecisionRecord) -> Place:

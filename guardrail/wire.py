@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from google.protobuf import timestamp_pb2
 from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
 from guardrail.canonical import MAX_DEPTH, plain
 from guardrail.domain import (
     NO_GUARANTEE,
+    Approval,
     CautiousHypothesis,
     Decision,
     Guarantee,
     GuaranteeKind,
+    HarmBudget,
     JsonObject,
     JsonValue,
     Reason,
@@ -203,7 +206,9 @@ def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
     :raises ValueError: if the verdict accepts against its own numbers. That is a defect, and the
         call must end without a decision.
     """
-    if verdict.accepted and not accept_is_backed(verdict.harm_bound, verdict.threshold, verdict.escalate_above):
+    # A person's approval lifts the limit for escalation, never the threshold; what is only watched is not an accept.
+    limit = verdict.escalate_above if verdict.approval is None else None
+    if verdict.found is Decision.ACCEPT and not accept_is_backed(verdict.harm_bound, verdict.threshold, limit):
         raise ValueError(f"decision {verdict.decision_id} accepts a harm bound above its own threshold")
     message = pb.Verdict(
         decision=DECISION_TO_PROTO[verdict.decision],
@@ -222,6 +227,18 @@ def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
         message.reasons.add(code=reason.code, message=reason.message)
     for notice in verdict.notices:
         message.notices.add(code=notice.code, message=notice.message)
+    if verdict.enforced_decision is not None:
+        message.shadow, message.enforced_decision = verdict.shadow, DECISION_TO_PROTO[verdict.enforced_decision]
+    if verdict.budget is not None:
+        message.budget.CopyFrom(budget_to_proto(verdict.budget))
+    if verdict.approval is not None:
+        given = verdict.approval
+        message.approval.CopyFrom(
+            pb.Approval(escalation_id=given.escalation_id, approver=given.approver, note=given.note)
+        )
+        message.approval.resolved_at.FromNanoseconds(round(given.resolved_at * 1e9))
+    if verdict.escalation_expires is not None:
+        message.escalation_expires.FromNanoseconds(round(verdict.escalation_expires * 1e9))
     if verdict.search is not None:
         message.search.truncated, message.search.scanned = verdict.search.truncated, verdict.search.scanned
     cautious = verdict.cautious_hypothesis
@@ -232,6 +249,16 @@ def verdict_to_proto(verdict: Verdict) -> pb.Verdict:
         if cautious.log_posterior is not None:
             target.log_posterior = cautious.log_posterior
     return message
+
+
+def budget_to_proto(budget: HarmBudget) -> pb.HarmBudget:
+    """A budget as a message."""
+    return pb.HarmBudget(per=budget.per, session=budget.session, total=budget.total, spent=budget.spent)
+
+
+def budget_from_proto(message: pb.HarmBudget) -> HarmBudget:
+    """A budget from a message."""
+    return HarmBudget(message.per, message.session, message.total, message.spent)
 
 
 def verdict_from_proto(message: pb.Verdict) -> Verdict:
@@ -262,6 +289,11 @@ def verdict_from_proto(message: pb.Verdict) -> Verdict:
         decision_id=message.decision_id,
         search=_search(message),
         notices=tuple(map(_reason, message.notices)),
+        budget=budget_from_proto(message.budget) if message.HasField("budget") else None,
+        approval=_approval(message),
+        escalation_expires=_seconds(message.escalation_expires) if message.HasField("escalation_expires") else None,
+        shadow=message.shadow,
+        enforced_decision=DECISION_FROM_PROTO.get(message.enforced_decision) if message.shadow else None,
     )
 
 
@@ -274,10 +306,29 @@ def _decision(message: pb.Verdict) -> tuple[Decision, str]:
         return Decision.REJECT, f"the reply accepts without saying {missing}"
     if not is_probability(message.harm_bound):
         return Decision.REJECT, f"the reply's harm bound ({message.harm_bound}) is not a probability"
-    escalate_above = message.escalate_above if message.HasField("escalate_above") else None
-    if decision is Decision.ACCEPT and not accept_is_backed(message.harm_bound, message.threshold, escalate_above):
+    found = decision
+    if message.shadow:
+        if decision is not Decision.ACCEPT or message.enforced_decision not in DECISION_FROM_PROTO:
+            return Decision.REJECT, "the reply is of a policy that only watches, and does not say what it found"
+        found = DECISION_FROM_PROTO[message.enforced_decision]
+    # A person's approval lifts the limit for escalation, never the threshold.
+    unlimited = message.HasField("approval") or not message.HasField("escalate_above")
+    escalate_above = None if unlimited else message.escalate_above
+    if found is Decision.ACCEPT and not accept_is_backed(message.harm_bound, message.threshold, escalate_above):
         return Decision.REJECT, f"the reply accepts a harm bound of {message.harm_bound} against its own thresholds"
     return decision, ""
+
+
+def _approval(message: pb.Verdict) -> Approval | None:
+    if not message.HasField("approval"):
+        return None
+    given = message.approval
+    return Approval(given.escalation_id, given.approver, _seconds(given.resolved_at), given.note)
+
+
+def _seconds(at: timestamp_pb2.Timestamp) -> float:
+    """Seconds since the epoch; whatever the message holds."""
+    return at.seconds + at.nanos / 1e9
 
 
 def _missing(message: pb.Verdict) -> str:

@@ -111,7 +111,7 @@ class _Report:
         if one.doubt is not None:
             self._doubt(one, one.doubt)
         elif one.old is not None and one.new is not None:
-            self._table[one.old.decision, one.new.decision] += 1
+            self._table[one.old.found, one.new.found] += 1
             self._loosened += one.loosens
             if self._as_json and one.flips and (one.loosens or self._show_all):
                 emit({"kind": "flip", "loosens": one.loosens, **_asked(one), **_sides(one.old, one.new)})
@@ -187,8 +187,9 @@ def _asked(one: Compared) -> dict[str, Any]:
 
 
 def _sides(old: Verdict, new: Verdict) -> dict[str, Any]:
-    names = ("decision", "harm_bound", "threshold", "escalate_above", "predictive_harm", "reasons", "search")
-    return {s: {name: getattr(v, name) for name in names} for s, v in (("old", old), ("new", new))}
+    names = ("harm_bound", "threshold", "escalate_above", "predictive_harm", "reasons", "search")
+    both = (("old", old), ("new", new))
+    return {s: {"decision": v.found, **{name: getattr(v, name) for name in names}} for s, v in both}
 
 
 def _where(one: Compared) -> str:
@@ -199,7 +200,7 @@ def _flip_lines(one: Compared, old: Verdict, new: Verdict) -> list[str]:
     head = "LOOSENED  " if one.loosens else ""
     asked = (f"{name} {json.dumps(jsonable(value), sort_keys=True)}" for name, value in _texts(one))
     return [
-        f"{head}{old.decision} -> {new.decision}  {_where(one)}",
+        f"{head}{old.found} -> {new.found}  {_where(one)}",
         f"  {'  '.join(asked)}",
         f"  old: {_verdict_text(old)}",
         f"  new: {_verdict_text(new)}",
@@ -217,7 +218,7 @@ def _verdict_text(verdict: Verdict) -> str:
         limits += f", escalate above {verdict.escalate_above:g}"
     cut = ", search cut short by its deadline" if verdict.search is not None and verdict.search.truncated else ""
     why = "; ".join(f"{reason.code}: {reason.message}" for reason in verdict.reasons)
-    return f"{verdict.decision}, bound {verdict.harm_bound:.4g} ({limits}{cut}); {why}"
+    return f"{verdict.found}, bound {verdict.harm_bound:.4g} ({limits}{cut}); {why}"
 
 
 def _sided(side: str, code: str) -> str:

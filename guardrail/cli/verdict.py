@@ -31,6 +31,8 @@ Line = tuple[str, str]
 def print_verdict(console: Console, verdict: Verdict) -> None:
     """Print a verdict: the decision first, then why."""
     head = Text(verdict.decision.value.upper(), STYLES[verdict.decision])
+    if verdict.shadow:
+        head = Text("SHADOW MODE, LET THROUGH: would ") + Text(verdict.found.value.upper(), STYLES[verdict.found])
     head.append(f"  {verdict.policy}, world {verdict.world}, {verdict.posterior_revision} observations", "default")
     console.print(head)
     print_lines(console, verdict_lines(verdict))

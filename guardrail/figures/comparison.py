@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from guardrail.domain import Decision
 from guardrail.figures import canvas
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _kind(one: Compared) -> str:
         return "now accepted"
     if not one.flips:
         return "same decision"
-    return "no longer accepted" if one.old is not None and one.old.accepted else "other flip"
+    return "no longer accepted" if one.old is not None and one.old.found is Decision.ACCEPT else "other flip"
 
 
 def _cell(verdict: Verdict) -> int:

@@ -68,6 +68,8 @@ def _log_smallest_mass(grid: CoefficientGrid) -> float:
 
 
 def _guarantee(policy: Policy, document: Document) -> Iterator[Problem]:
+    if policy.spec.mode == "shadow":
+        yield document.problem(("mode",), "in shadow mode every action is let through; `enforce` ends that")
     if policy.spec.reporting.self_report:
         message = (
             "an agent that reports its own outcomes can argue itself into permission; the guarantee assumes that it "

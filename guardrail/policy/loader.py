@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from pydantic import BaseModel, ValidationError, create_model
 
@@ -63,11 +63,16 @@ def parse_policy(text: str, path: str = "policy.yaml", *, folder: Path | None = 
     return Policy(spec, text, path, revision(spec, digest), draft.harm, names, programs, draft.program)
 
 
+_WHAT_HOLDS_ANYWAY: Final = {"reporting": ReportingSpec(), "mode": "enforce"}
+"""Saying it makes no other policy, and data logged before policies could say it stays under its revision."""
+
+
 def revision(spec: PolicySpec, program: str | None = None) -> str:
     """SHA-256 (hexadecimal) of the canonical JSON of a validated policy, and of its program's digest if it has one."""
     plain = spec.model_dump(by_alias=True)
-    if spec.reporting == ReportingSpec():
-        del plain["reporting"]  # saying what holds anyway makes no other policy
+    for name, default in _WHAT_HOLDS_ANYWAY.items():
+        if getattr(spec, name) == default:
+            del plain[name]
     text = json.dumps(_canonical(plain), sort_keys=True, separators=(",", ":"))
     if program is not None:
         text += program

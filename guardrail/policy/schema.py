@@ -281,6 +281,9 @@ class PolicySpec(Model):
     decision: DecisionSpec
     rules: Annotated[tuple[RuleSpec, ...], Field(max_length=200)] = ()
     reporting: ReportingSpec = ReportingSpec()
+    mode: Literal["enforce", "shadow"] = Field(
+        "enforce", description="shadow only watches: every action is let through, and what was found is logged and said"
+    )
 
 
 JSON_SCHEMA_ID = "urn:guardrail:v1:policy"

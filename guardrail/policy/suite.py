@@ -92,7 +92,7 @@ class SuiteReport:
                     "line": case.line,
                     "passed": case.passed,
                     "failures": list(case.failures),
-                    "decision": None if case.verdict is None else case.verdict.decision.value,
+                    "decision": None if case.verdict is None else case.verdict.found.value,
                     "harm_bound": None if case.verdict is None else case.verdict.harm_bound,
                     "predictive_harm": None if case.verdict is None else case.verdict.predictive_harm,
                     "reasons": [] if case.verdict is None else [r.code.value for r in case.verdict.reasons],
@@ -156,9 +156,9 @@ def _history(policy: Policy, case: Case, folder: Path) -> Iterator[tuple[Any, An
 
 def _failures(case: Case, verdict: Verdict) -> Iterator[str]:
     expect = case.expect
-    if verdict.decision.value != expect.decision:
+    if verdict.found.value != expect.decision:
         why = "; ".join(f"{reason.code.value}: {reason.message}" for reason in verdict.reasons)
-        yield f"decision: expected {expect.decision}, got {verdict.decision.value} ({why})"
+        yield f"decision: expected {expect.decision}, got {verdict.found.value} ({why})"
     if expect.harm_bound is not None and not expect.harm_bound.holds(verdict.harm_bound):
         yield f"harm_bound: expected {expect.harm_bound}, got {verdict.harm_bound:.6g}"
     if expect.predictive_harm is not None and not expect.predictive_harm.holds(verdict.predictive_harm):
@@ -180,7 +180,7 @@ def _rule(policy: Policy, context: JsonObject, action: JsonObject) -> int | None
 
 def _report(policy: Policy, results: tuple[CaseResult, ...]) -> SuiteReport:
     verdicts = [result.verdict for result in results if result.verdict is not None]
-    decisions = {verdict.decision for verdict in verdicts}
+    decisions = {verdict.found for verdict in verdicts}
     codes = {reason.code for verdict in verdicts for reason in verdict.reasons}
     rules = {result.rule for result in results}
     return SuiteReport(

@@ -55,7 +55,20 @@ class Definition:
 
 
 DEFINITIONS: Final = (
-    Definition("guardrail_checks_total", "counter", "verdicts", ("policy", "decision"), "Verdicts given."),
+    Definition(
+        "guardrail_checks_total",
+        "counter",
+        "verdicts",
+        ("policy", "decision"),
+        "Verdicts given, by what the policy found.",
+    ),
+    Definition(
+        "guardrail_shadow_accepts_total",
+        "counter",
+        "verdicts",
+        ("policy", "decision"),
+        "Verdicts of policies in shadow mode: let through whatever was found.",
+    ),
     Definition(
         "guardrail_checks_without_verdict_total",
         "counter",
@@ -182,9 +195,11 @@ class Metrics:
         self._check_wait = self._metrics["guardrail_check_wait_seconds"]
         self._kernel_batch = self._metrics["guardrail_kernel_batch_checks"]
 
-    def verdict(self, policy: str, decision: Decision) -> None:
-        """Count a verdict."""
-        self._child("guardrail_checks_total", policy, decision).inc()
+    def verdict(self, policy: str, found: Decision, shadow: bool) -> None:
+        """Count a verdict by what the policy found; in shadow mode it was let through whatever that is."""
+        self._child("guardrail_checks_total", policy, found).inc()
+        if shadow:
+            self._child("guardrail_shadow_accepts_total", policy, found).inc()
 
     def no_verdict(self, reason: str) -> None:
         """Count a call that asked for verdicts and got none."""

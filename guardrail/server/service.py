@@ -134,7 +134,7 @@ class Service:
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
-            self._metrics.verdict(policy, verdict.decision)
+            self._metrics.verdict(policy, verdict.found, verdict.shadow)
             verdicts.append(verdict)
         return verdicts
 

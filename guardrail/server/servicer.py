@@ -234,6 +234,18 @@ class Servicer:
         )
         return pb.ResetWorldResponse(generation=record.generation + 1, closed_observations=record.observations)
 
+    @unary
+    async def GetSession(self, request: Any, context: Context, caller: Caller) -> pb.GetSessionResponse:
+        raise NotImplementedError
+
+    @unary
+    async def ListEscalations(self, request: Any, context: Context, caller: Caller) -> pb.ListEscalationsResponse:
+        raise NotImplementedError
+
+    @unary
+    async def ResolveEscalation(self, request: Any, context: Context, caller: Caller) -> pb.ResolveEscalationResponse:
+        raise NotImplementedError
+
     def _seen(self, caller: Caller) -> list[Policy]:
         return [policy for policy in self._service.policies() if caller.sees("ListPolicies", policy.name)]
 

@@ -83,7 +83,7 @@ class DecisionRecord:
         policy_revision: digest of the policy document.
         world: world id.
         posterior_revision: number of observations the decision rests on.
-        decision: accept, escalate or reject.
+        decision: accept, escalate or reject: what the policy found, also in shadow mode.
         request: canonical JSON text of {"action": ..., "context": ...}.
         verdict: JSON text of the whole verdict.
         decided_at: seconds since the epoch, UTC.

@@ -48,7 +48,7 @@ class LoggedDecision:
             policy_revision=self.verdict.policy_revision,
             world=self.verdict.world,
             posterior_revision=self.verdict.posterior_revision,
-            decision=self.verdict.decision.value,
+            decision=self.verdict.found.value,
             request=_to_json(request),
             verdict=_verdict_to_json(self.verdict),
             decided_at=self.decided_at,

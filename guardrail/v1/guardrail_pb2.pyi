@@ -88,6 +88,66 @@ GUARANTEE_KIND_NONE: GuaranteeKind.ValueType  # 4
 """No promise."""
 Global___GuaranteeKind: _TypeAlias = GuaranteeKind  # noqa: Y015
 
+class _EscalationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EscalationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EscalationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ESCALATION_STATE_UNSPECIFIED: _EscalationState.ValueType  # 0
+    """All of them."""
+    ESCALATION_STATE_PENDING: _EscalationState.ValueType  # 1
+    """Nobody has decided yet."""
+    ESCALATION_STATE_APPROVED: _EscalationState.ValueType  # 2
+    """Approved, and not carried out yet."""
+    ESCALATION_STATE_DENIED: _EscalationState.ValueType  # 3
+    """Denied."""
+    ESCALATION_STATE_EXPIRED: _EscalationState.ValueType  # 4
+    """Its time is over; it counts as denied."""
+    ESCALATION_STATE_USED: _EscalationState.ValueType  # 5
+    """Approved, and used by a check."""
+
+class EscalationState(_EscalationState, metaclass=_EscalationStateEnumTypeWrapper):
+    """What became of an escalation."""
+
+ESCALATION_STATE_UNSPECIFIED: EscalationState.ValueType  # 0
+"""All of them."""
+ESCALATION_STATE_PENDING: EscalationState.ValueType  # 1
+"""Nobody has decided yet."""
+ESCALATION_STATE_APPROVED: EscalationState.ValueType  # 2
+"""Approved, and not carried out yet."""
+ESCALATION_STATE_DENIED: EscalationState.ValueType  # 3
+"""Denied."""
+ESCALATION_STATE_EXPIRED: EscalationState.ValueType  # 4
+"""Its time is over; it counts as denied."""
+ESCALATION_STATE_USED: EscalationState.ValueType  # 5
+"""Approved, and used by a check."""
+Global___EscalationState: _TypeAlias = EscalationState  # noqa: Y015
+
+class _Resolution:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resolution.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESOLUTION_UNSPECIFIED: _Resolution.ValueType  # 0
+    """Nothing; refused."""
+    RESOLUTION_APPROVE: _Resolution.ValueType  # 1
+    """The action may be carried out."""
+    RESOLUTION_DENY: _Resolution.ValueType  # 2
+    """It may not."""
+
+class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper):
+    """What an approver says."""
+
+RESOLUTION_UNSPECIFIED: Resolution.ValueType  # 0
+"""Nothing; refused."""
+RESOLUTION_APPROVE: Resolution.ValueType  # 1
+"""The action may be carried out."""
+RESOLUTION_DENY: Resolution.ValueType  # 2
+"""It may not."""
+Global___Resolution: _TypeAlias = Resolution  # noqa: Y015
+
 @_typing.final
 class Guarantee(_message.Message):
     """What a harm bound promises."""
@@ -257,6 +317,11 @@ class Verdict(_message.Message):
     DECISION_ID_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    ESCALATION_EXPIRES_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    ENFORCED_DECISION_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """What to do."""
     harm_bound: _builtins.float
@@ -279,6 +344,10 @@ class Verdict(_message.Message):
     """Number of observations the posterior rests on."""
     decision_id: _builtins.str
     """Names the record in the decision log."""
+    shadow: _builtins.bool
+    """True if the policy only watches (mode: shadow): `decision` is ACCEPT whatever was found."""
+    enforced_decision: Global___Decision.ValueType
+    """What the policy would decide if it were enforced; only in shadow mode."""
     @_builtins.property
     def cautious_hypothesis(self) -> Global___CautiousHypothesis:
         """The hypothesis behind the bound; absent when no bound was computed."""
@@ -301,6 +370,18 @@ class Verdict(_message.Message):
         for instance that the policy files have changed and could not be loaded.
         """
 
+    @_builtins.property
+    def budget(self) -> Global___HarmBudget:
+        """The harm budget after this decision; absent if the policy has none."""
+
+    @_builtins.property
+    def approval(self) -> Global___Approval:
+        """Who let an escalated action pass; only in an accept that rests on it."""
+
+    @_builtins.property
+    def escalation_expires(self) -> _timestamp_pb2.Timestamp:
+        """Until when an escalated action may be approved and carried out; only if the decision is ESCALATE."""
+
     def __init__(
         self,
         *,
@@ -319,10 +400,15 @@ class Verdict(_message.Message):
         decision_id: _builtins.str = ...,
         search: Global___Search | None = ...,
         notices: _abc.Iterable[Global___Reason] | None = ...,
+        budget: Global___HarmBudget | None = ...,
+        approval: Global___Approval | None = ...,
+        escalation_expires: _timestamp_pb2.Timestamp | None = ...,
+        shadow: _builtins.bool = ...,
+        enforced_decision: Global___Decision.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "predictive_harm", b"predictive_harm", "search", b"search", "threshold", b"threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "approval", b"approval", "budget", b"budget", "cautious_hypothesis", b"cautious_hypothesis", "escalate_above", b"escalate_above", "escalation_expires", b"escalation_expires", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "predictive_harm", b"predictive_harm", "search", b"search", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "cautious_hypothesis", b"cautious_hypothesis", "decision", b"decision", "decision_id", b"decision_id", "escalate_above", b"escalate_above", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "notices", b"notices", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "predictive_harm", b"predictive_harm", "reasons", b"reasons", "search", b"search", "threshold", b"threshold", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above", "_harm_bound", b"_harm_bound", "_predictive_harm", b"_predictive_harm", "_threshold", b"_threshold", "approval", b"approval", "budget", b"budget", "cautious_hypothesis", b"cautious_hypothesis", "decision", b"decision", "decision_id", b"decision_id", "enforced_decision", b"enforced_decision", "escalate_above", b"escalate_above", "escalation_expires", b"escalation_expires", "guarantee", b"guarantee", "harm_bound", b"harm_bound", "notices", b"notices", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "predictive_harm", b"predictive_harm", "reasons", b"reasons", "search", b"search", "shadow", b"shadow", "threshold", b"threshold", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__escalate_above: _TypeAlias = _typing.Literal["escalate_above"]  # noqa: Y015
     _WhichOneofArgType__escalate_above: _TypeAlias = _typing.Literal["_escalate_above", b"_escalate_above"]  # noqa: Y015
@@ -344,6 +430,76 @@ class Verdict(_message.Message):
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 @_typing.final
+class HarmBudget(_message.Message):
+    """A harm budget and what is spent of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    per: _builtins.str
+    """What the budget is for: `session`, or `window` for a rolling window of a world."""
+    session: _builtins.str
+    """The session; empty for a window."""
+    total: _builtins.float
+    """Most that the harm bounds of accepted actions may add up to."""
+    spent: _builtins.float
+    """What they add up to, rounded up."""
+    def __init__(
+        self,
+        *,
+        per: _builtins.str = ...,
+        session: _builtins.str = ...,
+        total: _builtins.float = ...,
+        spent: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["per", b"per", "session", b"session", "spent", b"spent", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HarmBudget: _TypeAlias = HarmBudget  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    """A person's consent to one escalated action."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATION_ID_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    RESOLVED_AT_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    escalation_id: _builtins.str
+    """The escalation: the id of the decision that escalated."""
+    approver: _builtins.str
+    """Who approved."""
+    note: _builtins.str
+    """What the approver noted."""
+    @_builtins.property
+    def resolved_at(self) -> _timestamp_pb2.Timestamp:
+        """When, UTC."""
+
+    def __init__(
+        self,
+        *,
+        escalation_id: _builtins.str = ...,
+        approver: _builtins.str = ...,
+        resolved_at: _timestamp_pb2.Timestamp | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resolved_at", b"resolved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "escalation_id", b"escalation_id", "note", b"note", "resolved_at", b"resolved_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
 class CheckActionRequest(_message.Message):
     """Asks about one action."""
 
@@ -355,6 +511,8 @@ class CheckActionRequest(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the policy."""
     world: _builtins.str
@@ -365,6 +523,10 @@ class CheckActionRequest(_message.Message):
     """The verdict rests on at least this many observations, or the check fails: pass what a report answered
     to see its outcome counted, whichever replica answers. 0 means any.
     """
+    session: _builtins.str
+    """The session that the action belongs to: its accepted harm bounds add up to a budget, if the policy has one."""
+    approval: _builtins.str
+    """Id of the escalation that was approved for exactly this check; empty if there is none."""
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
         """The context's fields, as the policy declares them."""
@@ -382,10 +544,12 @@ class CheckActionRequest(_message.Message):
         action: _struct_pb2.Struct | None = ...,
         policy_revision: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        session: _builtins.str = ...,
+        approval: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "min_revision", b"min_revision", "policy", b"policy", "policy_revision", b"policy_revision", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval", b"approval", "context", b"context", "min_revision", b"min_revision", "policy", b"policy", "policy_revision", b"policy_revision", "session", b"session", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,6 +591,7 @@ class CheckActionsRequest(_message.Message):
     ACTIONS_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the policy."""
     world: _builtins.str
@@ -437,6 +602,8 @@ class CheckActionsRequest(_message.Message):
     """The verdict rests on at least this many observations, or the check fails: pass what a report answered
     to see its outcome counted, whichever replica answers. 0 means any.
     """
+    session: _builtins.str
+    """The session that the action belongs to: its accepted harm bounds add up to a budget, if the policy has one."""
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
         """The context's fields, as the policy declares them."""
@@ -454,10 +621,11 @@ class CheckActionsRequest(_message.Message):
         actions: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         policy_revision: _builtins.str = ...,
         min_revision: _builtins.int = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "context", b"context", "min_revision", b"min_revision", "policy", b"policy", "policy_revision", b"policy_revision", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "context", b"context", "min_revision", b"min_revision", "policy", b"policy", "policy_revision", b"policy_revision", "session", b"session", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1376,3 +1544,311 @@ class ResetWorldResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResetWorldResponse: _TypeAlias = ResetWorldResponse  # noqa: Y015
+
+@_typing.final
+class GetSessionRequest(_message.Message):
+    """Asks for one session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    WORLD_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Name of the policy."""
+    world: _builtins.str
+    """Id of the world."""
+    session: _builtins.str
+    """The session; empty for the rolling window of the world."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        world: _builtins.str = ...,
+        session: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "session", b"session", "world", b"world"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSessionRequest: _TypeAlias = GetSessionRequest  # noqa: Y015
+
+@_typing.final
+class GetSessionResponse(_message.Message):
+    """The answer to GetSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSessionResponse: _TypeAlias = GetSessionResponse  # noqa: Y015
+
+@_typing.final
+class Session(_message.Message):
+    """What a session, or a window, has spent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    WORLD_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    ACCEPTS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    GUARANTEE_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Name of the policy."""
+    world: _builtins.str
+    """Id of the world."""
+    accepts: _builtins.int
+    """Number of accepts that count."""
+    changed: _builtins.bool
+    """True if the policy's budget is another one now: further checks of this session are rejected."""
+    @_builtins.property
+    def budget(self) -> Global___HarmBudget:
+        """The budget it began with, and what is spent."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began, UTC; absent for a window."""
+
+    @_builtins.property
+    def guarantee(self) -> Global___Guarantee:
+        """What the sum of the bounds promises: its confidence is that of the policy's bounds."""
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        world: _builtins.str = ...,
+        budget: Global___HarmBudget | None = ...,
+        accepts: _builtins.int = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        changed: _builtins.bool = ...,
+        guarantee: Global___Guarantee | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "guarantee", b"guarantee", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts", b"accepts", "budget", b"budget", "changed", b"changed", "guarantee", b"guarantee", "policy", b"policy", "started_at", b"started_at", "world", b"world"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class Escalation(_message.Message):
+    """An escalated action."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATION_ID_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    WORLD_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    RESOLVED_AT_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    escalation_id: _builtins.str
+    """Id of the decision that escalated."""
+    policy: _builtins.str
+    """Name of the policy."""
+    policy_revision: _builtins.str
+    """SHA-256 of the policy document, in hexadecimal."""
+    world: _builtins.str
+    """Id of the world."""
+    caller: _builtins.str
+    """Who asked; empty if callers are not authenticated."""
+    digest: _builtins.str
+    """SHA-256 over the canonical JSON (RFC 8785) of what an approval binds, in hexadecimal."""
+    state: Global___EscalationState.ValueType
+    """What became of it."""
+    approver: _builtins.str
+    """Who resolved it; empty while it is pending."""
+    note: _builtins.str
+    """What the approver noted."""
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was escalated, UTC."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it expires, UTC."""
+
+    @_builtins.property
+    def resolved_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was resolved, UTC."""
+
+    @_builtins.property
+    def decision(self) -> Global___DecisionRecord:
+        """The decision that was logged, with context and action."""
+
+    def __init__(
+        self,
+        *,
+        escalation_id: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        policy_revision: _builtins.str = ...,
+        world: _builtins.str = ...,
+        caller: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        state: Global___EscalationState.ValueType = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        approver: _builtins.str = ...,
+        resolved_at: _timestamp_pb2.Timestamp | None = ...,
+        note: _builtins.str = ...,
+        decision: Global___DecisionRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "expires_at", b"expires_at", "opened_at", b"opened_at", "resolved_at", b"resolved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "caller", b"caller", "decision", b"decision", "digest", b"digest", "escalation_id", b"escalation_id", "expires_at", b"expires_at", "note", b"note", "opened_at", b"opened_at", "policy", b"policy", "policy_revision", b"policy_revision", "resolved_at", b"resolved_at", "state", b"state", "world", b"world"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Escalation: _TypeAlias = Escalation  # noqa: Y015
+
+@_typing.final
+class ListEscalationsRequest(_message.Message):
+    """Asks for escalations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    WORLD_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Only those of this policy, if set."""
+    world: _builtins.str
+    """Only those of this world, if set."""
+    state: Global___EscalationState.ValueType
+    """Only those in this state, if set."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100."""
+    page_token: _builtins.str
+    """The token of the page before, empty for the first."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        world: _builtins.str = ...,
+        state: Global___EscalationState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "policy", b"policy", "state", b"state", "world", b"world"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEscalationsRequest: _TypeAlias = ListEscalationsRequest  # noqa: Y015
+
+@_typing.final
+class ListEscalationsResponse(_message.Message):
+    """The answer to ListEscalations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def escalations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Escalation]:
+        """The escalations."""
+
+    def __init__(
+        self,
+        *,
+        escalations: _abc.Iterable[Global___Escalation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escalations", b"escalations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEscalationsResponse: _TypeAlias = ListEscalationsResponse  # noqa: Y015
+
+@_typing.final
+class ResolveEscalationRequest(_message.Message):
+    """Resolves an escalation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATION_ID_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    escalation_id: _builtins.str
+    """Id of the decision that escalated."""
+    resolution: Global___Resolution.ValueType
+    """What the approver says."""
+    digest: _builtins.str
+    """The digest that the approver saw: another one is refused."""
+    note: _builtins.str
+    """For the record."""
+    def __init__(
+        self,
+        *,
+        escalation_id: _builtins.str = ...,
+        resolution: Global___Resolution.ValueType = ...,
+        digest: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "escalation_id", b"escalation_id", "note", b"note", "resolution", b"resolution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveEscalationRequest: _TypeAlias = ResolveEscalationRequest  # noqa: Y015
+
+@_typing.final
+class ResolveEscalationResponse(_message.Message):
+    """The answer to ResolveEscalation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCALATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def escalation(self) -> Global___Escalation:
+        """The escalation as it stands."""
+
+    def __init__(
+        self,
+        *,
+        escalation: Global___Escalation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escalation", b"escalation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveEscalationResponse: _TypeAlias = ResolveEscalationResponse  # noqa: Y015

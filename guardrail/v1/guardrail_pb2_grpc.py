@@ -100,6 +100,21 @@ class GuardrailServiceStub:
                 request_serializer=guardrail_dot_v1_dot_guardrail__pb2.ResetWorldRequest.SerializeToString,
                 response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ResetWorldResponse.FromString,
                 _registered_method=True)
+        self.GetSession = channel.unary_unary(
+                '/guardrail.v1.GuardrailService/GetSession',
+                request_serializer=guardrail_dot_v1_dot_guardrail__pb2.GetSessionRequest.SerializeToString,
+                response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.GetSessionResponse.FromString,
+                _registered_method=True)
+        self.ListEscalations = channel.unary_unary(
+                '/guardrail.v1.GuardrailService/ListEscalations',
+                request_serializer=guardrail_dot_v1_dot_guardrail__pb2.ListEscalationsRequest.SerializeToString,
+                response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ListEscalationsResponse.FromString,
+                _registered_method=True)
+        self.ResolveEscalation = channel.unary_unary(
+                '/guardrail.v1.GuardrailService/ResolveEscalation',
+                request_serializer=guardrail_dot_v1_dot_guardrail__pb2.ResolveEscalationRequest.SerializeToString,
+                response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ResolveEscalationResponse.FromString,
+                _registered_method=True)
 
 
 class GuardrailServiceServicer:
@@ -202,6 +217,28 @@ class GuardrailServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSession(self, request, context):
+        """The harm budget of one session, and what is spent of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEscalations(self, request, context):
+        """Escalated actions, newest first: those that wait for a person, or all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveEscalation(self, request, context):
+        """Approves or denies one escalated action. The approval holds for exactly that action, context, world, policy
+        revision and caller, once, until it expires.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuardrailServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -269,6 +306,21 @@ def add_GuardrailServiceServicer_to_server(servicer, server):
                     servicer.ResetWorld,
                     request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ResetWorldRequest.FromString,
                     response_serializer=guardrail_dot_v1_dot_guardrail__pb2.ResetWorldResponse.SerializeToString,
+            ),
+            'GetSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSession,
+                    request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.GetSessionRequest.FromString,
+                    response_serializer=guardrail_dot_v1_dot_guardrail__pb2.GetSessionResponse.SerializeToString,
+            ),
+            'ListEscalations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEscalations,
+                    request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ListEscalationsRequest.FromString,
+                    response_serializer=guardrail_dot_v1_dot_guardrail__pb2.ListEscalationsResponse.SerializeToString,
+            ),
+            'ResolveEscalation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveEscalation,
+                    request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ResolveEscalationRequest.FromString,
+                    response_serializer=guardrail_dot_v1_dot_guardrail__pb2.ResolveEscalationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -623,6 +675,87 @@ class GuardrailService:
             '/guardrail.v1.GuardrailService/ResetWorld',
             guardrail_dot_v1_dot_guardrail__pb2.ResetWorldRequest.SerializeToString,
             guardrail_dot_v1_dot_guardrail__pb2.ResetWorldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guardrail.v1.GuardrailService/GetSession',
+            guardrail_dot_v1_dot_guardrail__pb2.GetSessionRequest.SerializeToString,
+            guardrail_dot_v1_dot_guardrail__pb2.GetSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEscalations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guardrail.v1.GuardrailService/ListEscalations',
+            guardrail_dot_v1_dot_guardrail__pb2.ListEscalationsRequest.SerializeToString,
+            guardrail_dot_v1_dot_guardrail__pb2.ListEscalationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveEscalation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guardrail.v1.GuardrailService/ResolveEscalation',
+            guardrail_dot_v1_dot_guardrail__pb2.ResolveEscalationRequest.SerializeToString,
+            guardrail_dot_v1_dot_guardrail__pb2.ResolveEscalationResponse.FromString,
             options,
             channel_credentials,
             insecure,

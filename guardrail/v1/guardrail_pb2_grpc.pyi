@@ -75,6 +75,14 @@ class GuardrailServiceStub:
     own. The closed log is kept, and what it holds never counts in the new one. The deltas of all generations
     of a world add up. Works also for a world that is refuted or whose log does not fit the policy.
     """
+    GetSession: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.GetSessionRequest, _guardrail_pb2.GetSessionResponse]
+    """The harm budget of one session, and what is spent of it."""
+    ListEscalations: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ListEscalationsRequest, _guardrail_pb2.ListEscalationsResponse]
+    """Escalated actions, newest first: those that wait for a person, or all."""
+    ResolveEscalation: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ResolveEscalationRequest, _guardrail_pb2.ResolveEscalationResponse]
+    """Approves or denies one escalated action. The approval holds for exactly that action, context, world, policy
+    revision and caller, once, until it expires.
+    """
 
 @_typing.type_check_only
 class GuardrailServiceAsyncStub(GuardrailServiceStub):
@@ -115,6 +123,14 @@ class GuardrailServiceAsyncStub(GuardrailServiceStub):
     """Closes the log of a world and starts a new one from the prior: a new generation with a guarantee of its
     own. The closed log is kept, and what it holds never counts in the new one. The deltas of all generations
     of a world add up. Works also for a world that is refuted or whose log does not fit the policy.
+    """
+    GetSession: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.GetSessionRequest, _guardrail_pb2.GetSessionResponse]  # type: ignore[assignment]
+    """The harm budget of one session, and what is spent of it."""
+    ListEscalations: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ListEscalationsRequest, _guardrail_pb2.ListEscalationsResponse]  # type: ignore[assignment]
+    """Escalated actions, newest first: those that wait for a person, or all."""
+    ResolveEscalation: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ResolveEscalationRequest, _guardrail_pb2.ResolveEscalationResponse]  # type: ignore[assignment]
+    """Approves or denies one escalated action. The approval holds for exactly that action, context, world, policy
+    revision and caller, once, until it expires.
     """
 
 class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -231,6 +247,32 @@ class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
         """Closes the log of a world and starts a new one from the prior: a new generation with a guarantee of its
         own. The closed log is kept, and what it holds never counts in the new one. The deltas of all generations
         of a world add up. Works also for a world that is refuted or whose log does not fit the policy.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSession(
+        self,
+        request: _guardrail_pb2.GetSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guardrail_pb2.GetSessionResponse, _abc.Awaitable[_guardrail_pb2.GetSessionResponse]]:
+        """The harm budget of one session, and what is spent of it."""
+
+    @_abc_1.abstractmethod
+    def ListEscalations(
+        self,
+        request: _guardrail_pb2.ListEscalationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guardrail_pb2.ListEscalationsResponse, _abc.Awaitable[_guardrail_pb2.ListEscalationsResponse]]:
+        """Escalated actions, newest first: those that wait for a person, or all."""
+
+    @_abc_1.abstractmethod
+    def ResolveEscalation(
+        self,
+        request: _guardrail_pb2.ResolveEscalationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guardrail_pb2.ResolveEscalationResponse, _abc.Awaitable[_guardrail_pb2.ResolveEscalationResponse]]:
+        """Approves or denies one escalated action. The approval holds for exactly that action, context, world, policy
+        revision and caller, once, until it expires.
         """
 
 def add_GuardrailServiceServicer_to_server(servicer: GuardrailServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -20,6 +20,11 @@ VERDICT_KEYS = [
     "decision_id",
     "search",
     "notices",
+    "budget",
+    "approval",
+    "escalation_expires",
+    "shadow",
+    "enforced_decision",
 ]
 
 

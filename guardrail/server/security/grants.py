@@ -73,6 +73,9 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "GetPolicy": _rule(Scope.POLICY, *Role),
         "ValidatePolicy": _rule(Scope.NOTHING, *_LOOKING),
         "ReloadPolicies": _rule(Scope.EVERYTHING, Role.OPERATOR),
+        "GetSession": _rule(Scope.WORLD, Role.AGENT, Role.APPROVER, *_LOOKING),
+        "ListEscalations": _rule(Scope.SEEN, Role.APPROVER, *_LOOKING),
+        "ResolveEscalation": _rule(Scope.SEEN, Role.APPROVER),
         "ResetWorld": _rule(Scope.WORLD, Role.OPERATOR),
     }
 )
