@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from guardrail.budgets import MISSING, Ledger, refusal, terms_of
 from guardrail.domain import (
     NO_GUARANTEE,
     Decision,
@@ -37,6 +38,7 @@ from guardrail.oracles.base import Oracle, State
 from guardrail.oracles.build import build_oracle_of
 from guardrail.oracles.guarantees import self_reported
 from guardrail.oracles.placement import DeviceKind
+from guardrail.overruling import accepts_safest_first, overruled, watched
 from guardrail.policy import Policy, load_policy
 
 
@@ -191,7 +193,7 @@ class Judge:
             posterior_revision=posterior_revision,
             decision_id=_ids.next(),
             search=bound.search if bound is not None else None,
-            notices=(_watched(decision), *notices) if shadow else notices,
+            notices=(watched(decision), *notices) if shadow else notices,
             shadow=shadow,
             enforced_decision=decision if shadow else None,
         )
@@ -232,10 +234,6 @@ def _sound(bound: HarmBound | None) -> HarmBound | None:
     return HarmBound(1.0, None, None, NO_GUARANTEE, Reason(ReasonCode.NUMERICAL_FAILURE, message))
 
 
-def _watched(found: Decision) -> Reason:
-    return Reason(ReasonCode.SHADOW_MODE, f"the policy only watches (mode: shadow): enforced, it would {found.value}")
-
-
 def _rejection(error: InvalidInput) -> Reason:
     known = error.reason in ReasonCode.__members__
     return Reason(ReasonCode(error.reason) if known else ReasonCode.FEATURE_ERROR, str(error))
@@ -244,8 +242,8 @@ def _rejection(error: InvalidInput) -> Reason:
 class Guard:
     """A policy bound to one world, in process.
 
-    The posterior lives in memory: it starts from the prior and is gone with the object. Use the
-    service when observations must survive. Safe to use from several threads.
+    The posterior and what is spent of a harm budget live in memory: they start anew and are gone with the object.
+    Use the service when they must survive. Safe to use from several threads.
     """
 
     def __init__(self, policy: Policy, *, world: str = "local") -> None:
@@ -257,6 +255,7 @@ class Guard:
         self._lock = threading.Lock()
         self._state: Any = self._judge.oracle.init()
         self._revision = 0
+        self._ledgers: dict[str, Ledger] = {}
 
     @classmethod
     def from_file(cls, path: str | Path, *, world: str = "local") -> Guard:
@@ -283,23 +282,27 @@ class Guard:
         """Number of observations the posterior rests on."""
         return self._revision
 
-    def check(self, context: JsonObject, action: JsonObject, *, timeout: float | None = None) -> Verdict:
+    def check(
+        self, context: JsonObject, action: JsonObject, *, session: str = "", timeout: float | None = None
+    ) -> Verdict:
         """Decide about one action. Never raises for what the input holds: a bad input is rejected.
 
         Args:
             context: the context's fields, as the policy declares them.
             action: the action's fields, as the policy declares them.
+            session: what the action belongs to, where the policy has a harm budget for each session.
             timeout: seconds after which the search of a large class gives the best sound bound so far
                 (`Verdict.search`); None searches to the end.
         """
-        return self.check_many(context, [action], timeout=timeout)[0]
+        return self.check_many(context, [action], session=session, timeout=timeout)[0]
 
     def check_many(
-        self, context: JsonObject, actions: Sequence[JsonObject], *, timeout: float | None = None
+        self, context: JsonObject, actions: Sequence[JsonObject], *, session: str = "", timeout: float | None = None
     ) -> list[Verdict]:
         """Decide about several candidate actions against one posterior, in one kernel call.
 
-        Where outcomes depend on those before them, no outcome is taken up meanwhile.
+        Where outcomes depend on those before them, no outcome is taken up meanwhile. Each accept takes its share of
+        a harm budget, the safest first.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         prepared = [self._judge.prepare(context, action) for action in actions]
@@ -309,7 +312,26 @@ class Guard:
                 bounds = self._judge.bounds(state, prepared, deadline)
         if not self._judge.oracle.needs_current:
             bounds = self._judge.bounds(state, prepared, deadline)
-        return [self._judge.decide(p, b, self.world, revision) for p, b in zip(prepared, bounds, strict=True)]
+        verdicts = [self._judge.decide(p, b, self.world, revision) for p, b in zip(prepared, bounds, strict=True)]
+        with self._lock:
+            for place in accepts_safest_first(verdicts):
+                verdicts[place] = self._spend(verdicts[place], session)
+        return verdicts
+
+    def _spend(self, verdict: Verdict, session: str) -> Verdict:
+        terms = terms_of(self.policy.spec.decision)
+        if terms is None:
+            return verdict
+        session = session if terms.per == "session" else ""
+        if terms.per == "session" and not session:
+            return overruled(verdict, MISSING)
+        ledger = self._ledgers.setdefault(session, Ledger(terms))
+        fits = ledger.reserve(verdict.harm_bound, time.monotonic())
+        state = ledger.state(session)
+        if fits:
+            return replace(verdict, budget=state)
+        reason = refusal(ReasonCode.BUDGET_EXHAUSTED, terms, verdict.harm_bound, state.spent)
+        return overruled(verdict, reason, state)
 
     def observe(self, context: JsonObject, action: JsonObject, outcome: JsonValue) -> None:
         """Condition on one outcome. Report every carried-out action, whatever came of it, once.

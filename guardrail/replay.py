@@ -13,9 +13,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from guardrail.domain import ReasonCode
+from guardrail.domain import Decision, Reason, ReasonCode
 from guardrail.errors import GuardrailError, PolicyError, WorldUnavailable
 from guardrail.guard import STALE, Judge
+from guardrail.overruling import overruled
 from guardrail.policy import parse_policy
 from guardrail.rebuild import CHUNK, observe_records
 from guardrail.records import verdict_from_dict, verdict_to_dict
@@ -34,6 +35,7 @@ TOLERANCE = 1e-9
 BATCH = 256
 """Decisions on one posterior that are bounded together."""
 _JUDGES_KEPT = 8
+_FOR_WANT_OF_BUDGET = frozenset({ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_CHANGED, ReasonCode.SESSION_MISSING})
 
 _FIELDS = (
     "decision",
@@ -256,10 +258,19 @@ def judged(judge: Judge, state: State, entries: Sequence[Logged]) -> list[Verdic
     computed = judge.bounds(state, prepared)
     # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
     bounds = [STALE if is_stale(e) and b is not None else b for e, b in zip(entries, computed, strict=True)]
-    return [
+    verdicts = [
         judge.decide(p, b, e.record.world, e.record.posterior_revision, generation=e.record.generation)
         for p, b, e in zip(prepared, bounds, entries, strict=True)
     ]
+    return [_unless_refused(verdict, entry) for verdict, entry in zip(verdicts, entries, strict=True)]
+
+
+def _unless_refused(verdict: Verdict, entry: Logged) -> Verdict:
+    """The verdict; a reject where the log says that an accept found no budget, which is the store's to know."""
+    refused = [r for r in entry.verdict["reasons"] if r["code"] in _FOR_WANT_OF_BUDGET]
+    if verdict.found is not Decision.ACCEPT or not refused or verdict_from_dict(entry.verdict).found is Decision.ACCEPT:
+        return verdict
+    return overruled(verdict, Reason(ReasonCode(refused[0]["code"]), refused[0]["message"]))
 
 
 def read(record: DecisionRecord) -> Logged | Replayed:

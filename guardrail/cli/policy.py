@@ -137,7 +137,7 @@ def _run_suite(path: Path) -> dict[str, Any]:
     except PolicyError as error:
         found = [problem_to_dict(p) for p in error.problems]
         unreached: dict[str, Any] = {f"unreached_{what}": [] for what in ("rules", "decisions", "reasons")}
-        return {"path": str(path), "policy": None, "passed": False, "cases": [], **unreached, "errors": found}
+        return {"path": str(path), "policy": None, "passed": False, "cases": [], **unreached, "budget_left_out": False, "errors": found}
 
 
 def _print_suite(result: dict[str, Any]) -> None:
@@ -151,6 +151,8 @@ def _print_suite(result: dict[str, Any]) -> None:
     for what in ("rules", "decisions", "reasons"):
         for unreached in result[f"unreached_{what}"]:
             typer.echo(f"no case reaches {what[:-1]} {unreached}")
+    if result["budget_left_out"]:
+        typer.echo("the harm budget is left out: each case is checked as if the policy had none")
     passed = sum(case["passed"] for case in result["cases"])
     typer.echo(f"{result['path']}: {passed} of {len(result['cases'])} cases pass")
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def lint(policy: Policy) -> list[Problem]:
     """Everything worth a second look, sorted by position; empty if there is nothing."""
     document = read_document(policy.document, policy.path)
-    found = [*_guarantee(policy, document), *_thresholds(policy, document)]
+    found = [*_guarantee(policy, document), *_thresholds(policy, document), *_budget(policy, document)]
     found += [*_fields(policy, document), *_rules(policy, document), *_class(policy, document)]
     return in_order(document, found)
 
@@ -100,6 +100,27 @@ def _thresholds(policy: Policy, document: Document) -> Iterator[Problem]:
     elif threshold == 0:
         message = "any positive harm bound exceeds 0, so nearly everything is rejected; raise it"
         yield document.problem(("decision", "reject_above"), message)
+
+
+def _budget(policy: Policy, document: Document) -> Iterator[Problem]:
+    decision, bound = policy.spec.decision, policy.spec.bound
+    if decision.budget is None:
+        return
+    route, total = ("decision", "budget", "total"), decision.budget.total
+    least = decision.reject_above if decision.escalate_above is None else decision.escalate_above
+    if total < least:
+        message = f"a bound of up to {least:g} would be accepted, but none above {total:g} ever fits in the budget"
+        yield document.problem(route, message)
+    smallest = log_smallest_prior(policy)
+    delta = bound.delta if isinstance(bound, RatioBound) else None
+    if isinstance(bound, PlausibleBound) and smallest is not None:
+        delta = bound.alpha / math.exp(smallest) if smallest > -700 else 1.0
+    if delta is None:
+        message = "the bound promises nothing at all times at once, so neither does a sum of bounds; ratio does"
+        yield document.key_problem(("decision", "budget"), message)
+    elif delta + total >= 1:
+        message = f"delta and the total add up to {delta + total:.4g}: that any harm happens with at most this says nothing"
+        yield document.problem(route, message)
 
 
 def _fields(policy: Policy, document: Document) -> Iterator[Problem]:

@@ -73,6 +73,8 @@ def revision(spec: PolicySpec, program: str | None = None) -> str:
     for name, default in _WHAT_HOLDS_ANYWAY.items():
         if getattr(spec, name) == default:
             del plain[name]
+    if spec.decision.budget is None:
+        del plain["decision"]["budget"]
     text = json.dumps(_canonical(plain), sort_keys=True, separators=(",", ":"))
     if program is not None:
         text += program

@@ -222,13 +222,35 @@ class OutcomeSpec(Model):
 Outcome: TypeAlias = Annotated[OutcomeSpec | IntegerOutcomeSpec, Field(discriminator="type")]
 
 
+Total = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class SessionBudget(Model):
+    """What the harm bounds of the accepted actions of one session may add up to."""
+
+    per: Literal["session"]
+    total: Total = Field(description="P(any harm in the session) <= delta + total, if the bound's guarantee is a theorem")
+
+
+class WindowBudget(Model):
+    """What the harm bounds of the actions accepted in a world within any window of this length may add up to."""
+
+    per: Literal["window"]
+    window: Duration
+    total: Total = Field(description="P(any harm in the window) <= delta + total, if the bound's guarantee is a theorem")
+
+
+BudgetSpec = Annotated[SessionBudget | WindowBudget, Field(discriminator="per")]
+
+
 class DecisionSpec(Model):
-    """Thresholds on the harm bound."""
+    """Thresholds on the harm bound, and on the sum of harm bounds."""
 
     reject_above: Probability = Field(description="reject when the harm bound exceeds this")
     escalate_above: Probability | None = Field(
         None, description="escalate when the harm bound exceeds this; below reject_above"
     )
+    budget: BudgetSpec | None = Field(None, description="most that the bounds of accepted actions may add up to")
 
 
 class RuleSpec(Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +68,7 @@ class SuiteReport:
         unreached_rules: rules that no case matched, as `2: reason`, 1-based.
         unreached_decisions: decisions that the policy can make but no case got.
         unreached_reasons: reason codes that the policy can give but no case got.
+        budget_left_out: True if the policy has a harm budget: each case is checked as if it had none.
     """
 
     policy: str
@@ -75,6 +76,7 @@ class SuiteReport:
     unreached_rules: tuple[str, ...]
     unreached_decisions: tuple[str, ...]
     unreached_reasons: tuple[str, ...]
+    budget_left_out: bool = False
 
     @property
     def passed(self) -> bool:
@@ -102,13 +104,14 @@ class SuiteReport:
             "unreached_rules": list(self.unreached_rules),
             "unreached_decisions": list(self.unreached_decisions),
             "unreached_reasons": list(self.unreached_reasons),
+            "budget_left_out": self.budget_left_out,
         }
 
 
 def run_suite(
     policy: Policy, suite_path: str | Path, *, make_guard: Callable[[Policy], WorldGuard] | None = None
 ) -> SuiteReport:
-    """Run every case of a suite, each in a fresh world.
+    """Run every case of a suite, each in a fresh world and without the policy's harm budget.
 
     Args:
         policy: the policy under test.
@@ -118,13 +121,18 @@ def run_suite(
     :raises PolicyError: if the suite is wrong; holds every problem with its position.
     """
     suite, document = load_suite(suite_path)
-    guard = (make_guard or _default_guard)(policy)
+    guard = (make_guard or _default_guard)(_without_budget(policy))
     folder = Path(suite_path).parent
     results = []
     for index, case in enumerate(suite.cases):
         line = document.nearest(("cases", index)).line
         results.append(_run_case(policy, guard.fork(), case, folder, line))
     return _report(policy, tuple(results))
+
+
+def _without_budget(policy: Policy) -> Policy:
+    decision = policy.spec.decision.model_copy(update={"budget": None})
+    return replace(policy, spec=policy.spec.model_copy(update={"decision": decision}))
 
 
 def _default_guard(policy: Policy) -> WorldGuard:
@@ -191,6 +199,7 @@ def _report(policy: Policy, results: tuple[CaseResult, ...]) -> SuiteReport:
         ),
         unreached_decisions=tuple(d.value for d in _possible_decisions(policy) if d not in decisions),
         unreached_reasons=tuple(code.value for code in _possible_reasons(policy) if code not in codes),
+        budget_left_out=policy.spec.decision.budget is not None,
     )
 
 
