@@ -79,7 +79,7 @@ def terms_of(decision: DecisionSpec) -> Terms | None:
     spec = decision.budget
     if spec is None:
         return None
-    return Terms(spec.per, spec.total, spec.window.total_seconds() if spec.per == "window" else 0.0)
+    return Terms(spec.per, spec.total, spec.window if spec.per == "window" else 0.0)
 
 
 MISSING: Final = Reason(

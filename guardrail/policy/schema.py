@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from guardrail.policy.budget_schema import BudgetSpec
+from guardrail.policy.durations import Duration
 from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov, IntegerOutcomeSpec, NormalSpec
 from guardrail.policy.program_schema import NumpyroProgram, PyroProgram
 from guardrail.policy.schema_base import (
@@ -222,34 +224,24 @@ class OutcomeSpec(Model):
 Outcome: TypeAlias = Annotated[OutcomeSpec | IntegerOutcomeSpec, Field(discriminator="type")]
 
 
-Total = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+class EscalationSpec(Model):
+    """How long a person may take over an escalated action."""
 
-
-class SessionBudget(Model):
-    """What the harm bounds of the accepted actions of one session may add up to."""
-
-    per: Literal["session"]
-    total: Total = Field(description="P(any harm in the session) <= delta + total, if the bound's guarantee is a theorem")
-
-
-class WindowBudget(Model):
-    """What the harm bounds of the actions accepted in a world within any window of this length may add up to."""
-
-    per: Literal["window"]
-    window: Duration
-    total: Total = Field(description="P(any harm in the window) <= delta + total, if the bound's guarantee is a theorem")
-
-
-BudgetSpec = Annotated[SessionBudget | WindowBudget, Field(discriminator="per")]
+    expires: Duration = Field(
+        "15m",
+        validate_default=True,
+        description="after this an escalated action can be neither approved nor carried out: 90s, 15m, 24h or 7d",
+    )
 
 
 class DecisionSpec(Model):
-    """Thresholds on the harm bound, and on the sum of harm bounds."""
+    """Thresholds on the harm bound."""
 
     reject_above: Probability = Field(description="reject when the harm bound exceeds this")
     escalate_above: Probability | None = Field(
         None, description="escalate when the harm bound exceeds this; below reject_above"
     )
+    escalation: EscalationSpec = EscalationSpec()
     budget: BudgetSpec | None = Field(None, description="most that the bounds of accepted actions may add up to")
 
 
