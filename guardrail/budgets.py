@@ -2,7 +2,7 @@
 
 By a union bound, P(any harm among actions that were accepted with bounds b_1, b_2, ...) is at most delta + (b_1 + b_2
 + ...): each bound is fixed before its outcome, and all of them hold at once with probability 1 - delta. So the sum must
-never exceed the budget's total. It is kept in whole units of 2^-52: bounds are rounded up to units and totals down, and
+never exceed the budget's total. It is kept in whole units of 2^-60: bounds are rounded up to units and totals down, and
 whole numbers are added without rounding, by databases too.
 """
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
     from guardrail.policy.schema import DecisionSpec
 
-UNIT: Final = 2.0**-52
-"""Of harm probability. A sum of at most 2 is a double exactly."""
+UNIT: Final = 2.0**-60
+"""Of harm probability. Doubles of 2^-8 and more are whole units, and a sum of less than 8 is a 64-bit integer."""
 SOURCE: Final = "union bound over the accepted actions"
 CHECKED: Final = "every action of the session was checked under its name while the policy had this budget"
-CHOSEN: Final = "the session is looked at for a reason that its outcomes have no part in; over several, the totals add up"
+CHOSEN: Final = (
+    "the session is looked at for a reason that its outcomes have no part in; over several, the totals add up"
+)
 
 
 def units_of(bound: float) -> int:
@@ -49,7 +51,7 @@ def total_units(total: float) -> int:
 
 def fits(spent: int, units: int, total: float) -> bool:
     """True if, with so much spent, a bound of so many units leaves the sum within the total."""
-    return 0 <= spent and 0 <= units and spent + units <= total_units(total)
+    return spent >= 0 and units >= 0 and spent + units <= total_units(total)
 
 
 def amount(units: int) -> float:
@@ -98,7 +100,9 @@ def refusal(code: ReasonCode, terms: Terms, bound: float, spent: float) -> Reaso
     """
     whose = "the session" if terms.per == "session" else f"the last {terms.window_seconds:g} s"
     if code is ReasonCode.BUDGET_CHANGED:
-        message = f"{whose} began with another harm budget, of {terms.total:g}, than the policy has now: begin a new one"
+        message = (
+            f"{whose} began with another harm budget, of {terms.total:g}, than the policy has now: begin a new one"
+        )
     else:
         message = f"the harm bound {bound:.4g} does not fit: {whose} has spent {spent:.4g} of {terms.total:g}"
     return Reason(code, message)
@@ -190,5 +194,8 @@ def promise(bounds: Guarantee, grounds: Iterable[Ground], total: float, revision
     others = sorted({g for g, _ in deltas if g != revision})
     earlier = tuple(f"the assumptions of policy revision {other} hold too" for other in others)
     return Guarantee(
-        GuaranteeKind.THEOREM, confidence, (*bounds.assumptions, *earlier, CHECKED, CHOSEN), f"{SOURCE}; {bounds.source}"
+        GuaranteeKind.THEOREM,
+        confidence,
+        (*bounds.assumptions, *earlier, CHECKED, CHOSEN),
+        f"{SOURCE}; {bounds.source}",
     )

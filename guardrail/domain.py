@@ -273,7 +273,8 @@ class Verdict:
         decision_id: names the record in the decision log.
         search: how far the search for the cautious hypothesis went; None where nothing is searched.
         notices: what a person should know about the state in which this was decided; they change no decision.
-        budget: the harm budget after this decision; None if the policy has none.
+        budget: the harm budget after this decision; None if the policy has none, or its budget was not asked because
+            the action was not to be accepted anyway.
         approval: who let an escalated action pass; only in an accept that rests on it.
         escalation_expires: until when an escalated action may be approved and carried out, seconds since the epoch.
         shadow: True if the policy only watches: `decision` is accept whatever was found.

@@ -48,6 +48,9 @@ def check(
         int | None,
         typer.Option(min=0, metavar="N", help="Observations that the verdict must rest on: what `report` printed."),
     ] = None,
+    session: Annotated[
+        str, typer.Option(metavar="NAME", help="The session whose harm budget an accept takes its share of.")
+    ] = "",
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
     token_file: TokenFile = None,
@@ -70,12 +73,12 @@ def check(
                 raise typer.BadParameter("give either --policy or --policy-file")
             if min_revision:
                 raise typer.BadParameter("--min-revision asks a service: with --policy-file there are no observations")
-            verdicts = _in_process(policy_file, world or "local", asked_context, asked_actions)
+            verdicts = _in_process(policy_file, world or "local", asked_context, asked_actions, session)
         elif policy is None or world is None:
             raise typer.BadParameter("give --policy and --world, or --policy-file")
         else:
             with connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
-                verdicts = _ask(client, policy, world, asked_context, asked_actions, min_revision)
+                verdicts = _ask(client, policy, world, asked_context, asked_actions, min_revision, session)
     accepted = sorted((i for i, v in enumerate(verdicts) if v.accepted), key=lambda i: verdicts[i].harm_bound)
     if as_json and actions is None:
         emit(verdict_to_dict(verdicts[0]))
@@ -98,11 +101,11 @@ def _actions(action: str | None, actions: str | None) -> list[dict[str, Any]]:
 
 
 def _in_process(
-    policy_file: Path, world: str, context: dict[str, Any], actions: list[dict[str, Any]]
+    policy_file: Path, world: str, context: dict[str, Any], actions: list[dict[str, Any]], session: str
 ) -> Sequence[Verdict]:
     from guardrail.guard import Guard
 
-    return Guard.from_file(policy_file, world=world).check_many(context, actions)
+    return Guard.from_file(policy_file, world=world).check_many(context, actions, session=session)
 
 
 def _ask(
@@ -112,8 +115,10 @@ def _ask(
     context: dict[str, Any],
     actions: list[dict[str, Any]],
     min_revision: int | None,
+    session: str,
 ) -> Sequence[Verdict]:
-    where: dict[str, Any] = {"policy": policy, "world": world, "context": context, "min_revision": min_revision}
+    where: dict[str, Any] = {"policy": policy, "world": world, "context": context}
+    where |= {"min_revision": min_revision, "session": session}
     if len(actions) == 1:
         return [client.check(**where, action=actions[0])]
     return client.check_many(**where, actions=actions).verdicts

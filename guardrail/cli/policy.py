@@ -137,7 +137,15 @@ def _run_suite(path: Path) -> dict[str, Any]:
     except PolicyError as error:
         found = [problem_to_dict(p) for p in error.problems]
         unreached: dict[str, Any] = {f"unreached_{what}": [] for what in ("rules", "decisions", "reasons")}
-        return {"path": str(path), "policy": None, "passed": False, "cases": [], **unreached, "budget_left_out": False, "errors": found}
+        return {
+            "path": str(path),
+            "policy": None,
+            "passed": False,
+            "cases": [],
+            **unreached,
+            "budget_left_out": False,
+            "errors": found,
+        }
 
 
 def _print_suite(result: dict[str, Any]) -> None:

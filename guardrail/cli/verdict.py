@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from guardrail.domain import CautiousHypothesis, Guarantee, PosteriorSummary, Search, Verdict
+    from guardrail.domain import CautiousHypothesis, Guarantee, HarmBudget, PosteriorSummary, Search, Verdict
 
 STYLES = {Decision.ACCEPT: "bold green", Decision.ESCALATE: "bold yellow", Decision.REJECT: "bold red"}
 _KINDS = {
@@ -23,6 +23,9 @@ _KINDS = {
     GuaranteeKind.ESTIMATE: "estimate: part of it is an approximation with unknown error",
     GuaranteeKind.NONE: "none: no promise",
 }
+
+BAR = 20
+"""Characters of a budget's bar."""
 
 Line = tuple[str, str]
 """A label and what stands beside it."""
@@ -58,6 +61,7 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
         ("predictive harm", predictive),
         ("cautious hypothesis", cautious_text(verdict.cautious_hypothesis)),
         *search_lines(verdict.search),
+        *(() if verdict.budget is None else (("harm budget", budget_text(verdict.budget)),)),
         *guarantee_lines(verdict.guarantee),
         ("policy revision", verdict.policy_revision),
         ("decision id", verdict.decision_id),
@@ -75,6 +79,13 @@ def cautious_text(cautious: CautiousHypothesis | None) -> str:
     if cautious.log_posterior is not None:
         text += f", posterior mass {math.exp(cautious.log_posterior):.3g}"
     return text
+
+
+def budget_text(budget: HarmBudget) -> str:
+    """What is spent of a budget, as a bar and in numbers."""
+    full = math.ceil(min(budget.spent / budget.total, 1.0) * BAR) if budget.total > 0.0 else BAR
+    of = f" of session {budget.session}" if budget.session else " of the window"
+    return f"[{'#' * full}{'.' * (BAR - full)}] {budget.spent:.4g} of {budget.total:g} spent{of}"
 
 
 def search_lines(search: Search | None) -> list[Line]:

@@ -21,6 +21,7 @@ from guardrail.errors import (
     PolicyNotFound,
     ReportConflict,
     ServiceError,
+    SessionNotFound,
     Unauthenticated,
     WorldNotFound,
 )
@@ -35,6 +36,7 @@ _BY_REASON: Final[Mapping[tuple[grpc.StatusCode, str], type[GuardrailError]]] = 
     (grpc.StatusCode.NOT_FOUND, PolicyNotFound.reason): PolicyNotFound,
     (grpc.StatusCode.NOT_FOUND, WorldNotFound.reason): WorldNotFound,
     (grpc.StatusCode.NOT_FOUND, DecisionNotFound.reason): DecisionNotFound,
+    (grpc.StatusCode.NOT_FOUND, SessionNotFound.reason): SessionNotFound,
     (grpc.StatusCode.FAILED_PRECONDITION, GenerationMismatch.reason): GenerationMismatch,
 }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ActionOf = Callable[..., JsonObject]
 ContextOf = JsonObject | Callable[..., JsonObject]
 OutcomeOf = Callable[[Any], JsonValue]
+SessionOf = str | Callable[..., str]
 
 
 class Guarded:
@@ -37,6 +38,7 @@ class Guarded:
         action: makes the action from the arguments; without it the action is {parameter: argument}.
         context: the context, or a callable that makes it from the arguments; without it the context is empty.
         outcome: makes the outcome to report from the result; None means that there is none yet.
+        session: whose harm budget the calls count in, or a callable that says it from the arguments.
 
     :raises TypeError: if the arguments cannot be told from the callable's signature and `action` is not given.
     """
@@ -50,7 +52,9 @@ class Guarded:
         action: ActionOf | None,
         context: ContextOf | None,
         outcome: OutcomeOf | None,
+        session: SessionOf = "",
     ) -> None:
+        self._session = session
         self._policy, self._world = policy, world
         self._action, self._context, self._outcome = action, context, outcome
         self._function, self._fixed, self._fixed_by_name = take_apart(function)
@@ -67,7 +71,8 @@ class Guarded:
         args, kwargs = (*self._fixed, *args), {**self._fixed_by_name, **kwargs}
         action = self._action(*args, **kwargs) if self._action else self._arguments(wrapper, args, kwargs)
         context = self._context(*args, **kwargs) if callable(self._context) else self._context
-        return _shared.question({} if context is None else context, action)
+        session = self._session(*args, **kwargs) if callable(self._session) else self._session
+        return _shared.question({} if context is None else context, action, session)
 
     def check(self, asked: _shared.Question) -> Call[Verdict]:
         """The call that asks."""

@@ -17,6 +17,7 @@ from guardrail.client.results import (
     Reloaded,
     Report,
     Reported,
+    SessionState,
     WorldEntry,
     WorldReset,
     WorldState,
@@ -24,7 +25,14 @@ from guardrail.client.results import (
 from guardrail.domain import JsonObject, PosteriorSummary, Verdict
 from guardrail.errors import InvalidInput, NoVerdict, Problem
 from guardrail.v1 import guardrail_pb2 as pb
-from guardrail.wire import dict_to_struct, guarantee_from_proto, plain_to_value, struct_to_dict, verdict_from_proto
+from guardrail.wire import (
+    budget_from_proto,
+    dict_to_struct,
+    guarantee_from_proto,
+    plain_to_value,
+    struct_to_dict,
+    verdict_from_proto,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,15 +55,16 @@ class Question:
 
     context: Struct
     action: Struct
+    session: str = ""
 
 
-def question(context: JsonObject, action: JsonObject) -> Question:
-    """Copy a context and an action.
+def question(context: JsonObject, action: JsonObject, session: str = "") -> Question:
+    """Copy a context and an action, of a session.
 
     :raises NoVerdict: if they have no form on the wire.
     """
     try:
-        return Question(dict_to_struct(context, "context"), dict_to_struct(action, "action"))
+        return Question(dict_to_struct(context, "context"), dict_to_struct(action, "action"), session)
     except InvalidInput as error:
         raise NoVerdict(str(error), error.reason) from error
 
@@ -81,6 +90,7 @@ def check(
         action=asked.action,
         policy_revision=revisions.policy,
         min_revision=revisions.least,
+        session=asked.session,
     )
     return Call("CheckAction", request, decode, no_verdict)
 
@@ -92,6 +102,7 @@ def check_many(
     actions: Sequence[JsonObject],
     policy_revision: str | None,
     min_revision: int | None,
+    session: str = "",
 ) -> Call[CheckedActions]:
     """CheckActions. Only candidates whose own verdict accepts count as allowed.
 
@@ -122,6 +133,7 @@ def check_many(
         actions=actions_sent,
         policy_revision=revisions.policy,
         min_revision=revisions.least,
+        session=session,
     )
     return Call("CheckActions", request, decode, no_verdict)
 
@@ -240,6 +252,27 @@ def worlds(policy: str | None, token: str) -> Call[tuple[list[WorldEntry], str]]
 
     request = pb.ListWorldsRequest(policy=policy or "", page_token=token)
     return Call("ListWorlds", request, decode, no_service)
+
+
+def session(policy: str, world: str, name: str) -> Call[SessionState]:
+    """GetSession."""
+
+    def decode(data: bytes) -> SessionState:
+        reply = pb.GetSessionResponse.FromString(data)
+        _require(reply, "session")
+        message = reply.session
+        _require(message, "budget")
+        return SessionState(
+            message.policy,
+            message.world,
+            budget_from_proto(message.budget),
+            message.accepts,
+            message.started_at.ToDatetime(tzinfo=UTC) if message.HasField("started_at") else None,
+            message.changed,
+            guarantee_from_proto(message.guarantee),
+        )
+
+    return Call("GetSession", pb.GetSessionRequest(policy=policy, world=world, session=name), decode, no_service)
 
 
 def decision(decision_id: str) -> Call[LoggedDecision]:

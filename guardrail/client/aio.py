@@ -24,6 +24,7 @@ from guardrail.client.results import (
     Reloaded,
     Report,
     Reported,
+    SessionState,
     WorldEntry,
     WorldReset,
     WorldState,
@@ -34,7 +35,7 @@ from guardrail.client.watching import AsyncWatch
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from guardrail.client._guarded import ActionOf, ContextOf, OutcomeOf
+    from guardrail.client._guarded import ActionOf, ContextOf, OutcomeOf, SessionOf
     from guardrail.domain import JsonObject, JsonValue, Verdict
 
 T = TypeVar("T")
@@ -137,6 +138,7 @@ class AsyncClient:
         action: JsonObject,
         policy_revision: str | None = None,
         min_revision: int | None = None,
+        session: str = "",
         timeout: float | None = None,
     ) -> Verdict:
         """Ask about one action. Only a verdict whose `accepted` is true permits it.
@@ -149,12 +151,14 @@ class AsyncClient:
             policy_revision: if given, another revision of the policy gives no verdict.
             min_revision: how many observations the verdict must rest on at least: what `Reported.posterior_revision`
                 says, to have a report counted, whichever replica answers. More than the log holds gives no verdict.
+            session: what the action belongs to, where the policy has a harm budget for each session. Every accept
+                takes its share of the budget, whether it is carried out or not.
             timeout: seconds, instead of the client's.
 
         :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there is no verdict, for whatever reason; its `reason` says which.
         """
-        asked = _shared.question(context, action)
+        asked = _shared.question(context, action, session)
         return await self._run(_shared.check(policy, world, asked, policy_revision, min_revision), timeout)
 
     async def check_many(
@@ -166,6 +170,7 @@ class AsyncClient:
         actions: Sequence[JsonObject],
         policy_revision: str | None = None,
         min_revision: int | None = None,
+        session: str = "",
         timeout: float | None = None,
     ) -> CheckedActions:
         """Ask about several candidate actions against one posterior. The arguments are those of `check`.
@@ -174,7 +179,7 @@ class AsyncClient:
         :raises NoVerdict: if there are no verdicts, for whatever reason.
         """
         return await self._run(
-            _shared.check_many(policy, world, context, actions, policy_revision, min_revision), timeout
+            _shared.check_many(policy, world, context, actions, policy_revision, min_revision, session), timeout
         )
 
     async def report(
@@ -239,6 +244,15 @@ class AsyncClient:
                 yield entry
             if not token:
                 return
+
+    async def session(self, policy: str, world: str, session: str = "") -> SessionState:
+        """What a session, or with an empty name the rolling window of a world, has spent of its harm budget.
+
+        :raises SessionNotFound: if nothing was ever accepted in it.
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises ServiceError: if the call failed.
+        """
+        return await self._run(_shared.session(policy, world, session))
 
     async def decision(self, decision_id: str) -> LoggedDecision:
         """One record of the decision log.
@@ -323,6 +337,7 @@ class AsyncClient:
         action: ActionOf | None = None,
         context: ContextOf | None = None,
         report: OutcomeOf | None = None,
+        session: SessionOf = "",
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Wrap a coroutine function so that it runs only after an accept of exactly this call.
 
@@ -338,6 +353,7 @@ class AsyncClient:
             report: makes the outcome from the result, reported under the decision's id; None for none yet.
                 A call that raises reports nothing. If the report fails, its error is raised with a note
                 that the action was carried out.
+            session: whose harm budget the calls count in, or a callable that says it from the arguments.
 
         :raises TypeError: if what is wrapped is not a coroutine function.
 
@@ -348,7 +364,7 @@ class AsyncClient:
             kind = kind_of(function)
             if kind != "coroutine":
                 raise refuse(function, kind, "AsyncClient guards coroutine functions; for a plain one use Client")
-            plan = Guarded(function, policy, world, action=action, context=context, outcome=report)
+            plan = Guarded(function, policy, world, action=action, context=context, outcome=report, session=session)
 
             async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
                 asked = plan.ask(wrapper, args, kwargs)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from guardrail.domain import Guarantee, JsonObject, JsonValue, PosteriorSummary, Verdict
+    from guardrail.domain import Guarantee, HarmBudget, JsonObject, JsonValue, PosteriorSummary, Verdict
     from guardrail.errors import Problem
 
 
@@ -103,6 +103,29 @@ class WorldEntry:
     world: str
     observations: int
     generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """What a session, or the window of a world, has spent of its harm budget.
+
+    Attributes:
+        policy: name of the policy.
+        world: id of the world.
+        budget: the one it began with, and what is spent.
+        accepts: number of accepts that count.
+        started_at: when it began, UTC; None for a window.
+        changed: True if the policy's budget is another one now: further checks of the session are rejected.
+        guarantee: what the sum of the harm bounds promises; its confidence is 1 - (delta + total).
+    """
+
+    policy: str
+    world: str
+    budget: HarmBudget
+    accepts: int
+    started_at: datetime | None
+    changed: bool
+    guarantee: Guarantee
 
 
 @dataclass(frozen=True, slots=True)

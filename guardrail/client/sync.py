@@ -21,6 +21,7 @@ from guardrail.client.results import (
     Reloaded,
     Report,
     Reported,
+    SessionState,
     WorldEntry,
     WorldReset,
     WorldState,
@@ -31,7 +32,7 @@ from guardrail.client.watching import Watch
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from guardrail.client._guarded import ActionOf, ContextOf, OutcomeOf
+    from guardrail.client._guarded import ActionOf, ContextOf, OutcomeOf, SessionOf
     from guardrail.domain import JsonObject, JsonValue, Verdict
 
 T = TypeVar("T")
@@ -130,6 +131,7 @@ class Client:
         action: JsonObject,
         policy_revision: str | None = None,
         min_revision: int | None = None,
+        session: str = "",
         timeout: float | None = None,
     ) -> Verdict:
         """Ask about one action. Only a verdict whose `accepted` is true permits it.
@@ -142,12 +144,14 @@ class Client:
             policy_revision: if given, another revision of the policy gives no verdict.
             min_revision: how many observations the verdict must rest on at least: what `Reported.posterior_revision`
                 says, to have a report counted, whichever replica answers. More than the log holds gives no verdict.
+            session: what the action belongs to, where the policy has a harm budget for each session. Every accept
+                takes its share of the budget, whether it is carried out or not.
             timeout: seconds, instead of the client's.
 
         :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there is no verdict, for whatever reason; its `reason` says which.
         """
-        asked = _shared.question(context, action)
+        asked = _shared.question(context, action, session)
         return self._run(_shared.check(policy, world, asked, policy_revision, min_revision), timeout)
 
     def check_many(
@@ -159,6 +163,7 @@ class Client:
         actions: Sequence[JsonObject],
         policy_revision: str | None = None,
         min_revision: int | None = None,
+        session: str = "",
         timeout: float | None = None,
     ) -> CheckedActions:
         """Ask about several candidate actions against one posterior. The arguments are those of `check`.
@@ -166,7 +171,9 @@ class Client:
         :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there are no verdicts, for whatever reason.
         """
-        return self._run(_shared.check_many(policy, world, context, actions, policy_revision, min_revision), timeout)
+        return self._run(
+            _shared.check_many(policy, world, context, actions, policy_revision, min_revision, session), timeout
+        )
 
     def report(
         self,
@@ -229,6 +236,15 @@ class Client:
             yield from page
             if not token:
                 return
+
+    def session(self, policy: str, world: str, session: str = "") -> SessionState:
+        """What a session, or with an empty name the rolling window of a world, has spent of its harm budget.
+
+        :raises SessionNotFound: if nothing was ever accepted in it.
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises ServiceError: if the call failed.
+        """
+        return self._run(_shared.session(policy, world, session))
 
     def decision(self, decision_id: str) -> LoggedDecision:
         """One record of the decision log.
@@ -313,6 +329,7 @@ class Client:
         action: ActionOf | None = None,
         context: ContextOf | None = None,
         report: OutcomeOf | None = None,
+        session: SessionOf = "",
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """Wrap a callable so that it runs only after an accept of exactly this call.
 
@@ -328,6 +345,7 @@ class Client:
             report: makes the outcome from the result, reported under the decision's id; None for none yet.
                 A call that raises reports nothing. If the report fails, its error is raised with a note
                 that the action was carried out.
+            session: whose harm budget the calls count in, or a callable that says it from the arguments.
 
         :raises TypeError: if what is wrapped is a coroutine function or a generator function, or is not callable.
 
@@ -340,7 +358,7 @@ class Client:
                 raise refuse(function, kind, "guard it with AsyncClient")
             if kind != "plain":
                 raise refuse(function, kind, "its body would run after the check, piece by piece; guard the pieces")
-            plan = Guarded(function, policy, world, action=action, context=context, outcome=report)
+            plan = Guarded(function, policy, world, action=action, context=context, outcome=report, session=session)
 
             def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
                 asked = plan.ask(wrapper, args, kwargs)

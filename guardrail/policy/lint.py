@@ -119,7 +119,9 @@ def _budget(policy: Policy, document: Document) -> Iterator[Problem]:
         message = "the bound promises nothing at all times at once, so neither does a sum of bounds; ratio does"
         yield document.key_problem(("decision", "budget"), message)
     elif delta + total >= 1:
-        message = f"delta and the total add up to {delta + total:.4g}: that any harm happens with at most this says nothing"
+        message = (
+            f"delta and the total add up to {delta + total:.4g}: that any harm happens with at most this says nothing"
+        )
         yield document.problem(route, message)
 
 

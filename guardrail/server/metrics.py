@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from guardrail.domain import Decision
+from guardrail.domain import Decision, ReasonCode
 from guardrail.server.reasons import REASONS
 
 _SECONDS: Final = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -68,6 +68,13 @@ DEFINITIONS: Final = (
         "verdicts",
         ("policy", "decision"),
         "Verdicts of policies in shadow mode: let through whatever was found.",
+    ),
+    Definition(
+        "guardrail_budget_refusals_total",
+        "counter",
+        "verdicts",
+        ("policy", "reason"),
+        "Accepts that became rejects for want of harm budget: BUDGET_EXHAUSTED, BUDGET_CHANGED, SESSION_MISSING.",
     ),
     Definition(
         "guardrail_checks_without_verdict_total",
@@ -200,6 +207,10 @@ class Metrics:
         self._child("guardrail_checks_total", policy, found).inc()
         if shadow:
             self._child("guardrail_shadow_accepts_total", policy, found).inc()
+
+    def budget_refused(self, policy: str, reason: ReasonCode) -> None:
+        """Count an accept that became a reject for want of harm budget."""
+        self._child("guardrail_budget_refusals_total", policy, reason.value).inc()
 
     def no_verdict(self, reason: str) -> None:
         """Count a call that asked for verdicts and got none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
@@ -22,6 +22,7 @@ from guardrail.errors import (
 from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
+from guardrail.server.budgets import Budgets, SessionView
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
@@ -30,6 +31,7 @@ from guardrail.server.security.grants import ANYONE, Caller
 from guardrail.server.security.quota import WorldQuota
 from guardrail.server.security.self_report import require_no_self_report
 from guardrail.server.watchers import Watchers
+from guardrail.server.world import World
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, ResetRecord, Store, WorldRecord
 from guardrail.store.decisions import LoggedDecision
@@ -79,6 +81,7 @@ class Service:
         self._metrics = metrics
         self._resetting = Resetting(registry, writer, store)
         self._quota = WorldQuota(store)
+        self._budgets = Budgets(writer, store, metrics)
 
     async def check(
         self,
@@ -91,6 +94,7 @@ class Service:
         expires: float | None = None,
         min_revision: int = 0,
         caller: Caller = ANYONE,
+        session: str = "",
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
 
@@ -104,12 +108,13 @@ class Service:
             expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             min_revision: how many observations the verdicts must rest on at least.
             caller: who asks.
+            session: whose harm budget accepts take their share of; empty if the check names none.
 
-        :raises DeadlinePassed: if `expires` came before the bounds.
+        :raises DeadlinePassed: if `expires` came before the bounds, or before their share of a budget was set aside.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
         :raises RevisionNotReached: if the world's log holds fewer than `min_revision` observations.
-        :raises StoreError: if the log had to be read and cannot be.
+        :raises StoreError: if the log had to be read and cannot be, or no share of a budget could be set aside.
         :raises DecisionLogUnavailable: if the decision could not be logged.
         :raises LimitExceeded: if too many checks wait.
         :raises WorldUnavailable: if the world's posterior is lost.
@@ -121,21 +126,32 @@ class Service:
             loaded = self._loaded(policy, revision)
         judge = loaded.judge
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision, generation = await self._bounds(loaded, world_id, prepared, deadline, expires)
-        if expires is not None and time.monotonic() >= expires:
-            raise DeadlinePassed("the caller's deadline passed before a bound was there")
-        now = time.time()
+        found = await self._bounds(loaded, world_id, prepared, deadline, expires)
+        bounds, posterior_revision, generation, asked = found
+        _require_in_time(expires, "a bound was there")
         notices = self._registry.notices.present
         if not judge.oracle.needs_current:
             notices += self._following.notices()
-        verdicts = []
-        for action, check, bound in zip(actions, prepared, bounds, strict=True):
-            verdict = judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
+
+        def decide(check: PreparedCheck, bound: HarmBound | None) -> Verdict:
+            return judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
+
+        verdicts = list(map(decide, prepared, bounds))
+        verdicts = await self._budgets.spend(judge.policy, verdicts, session, generation)
+        _require_in_time(expires, "its share of the harm budget was set aside")
+        if judge.oracle.needs_current and any(verdict.budget is not None for verdict in verdicts):
+            # That took its time, too. What was set aside stays so.
+            if await self._current(loaded, world_id, asked, posterior_revision) is None:
+                stale = [decide(c, None if b is None else STALE) for c, b in zip(prepared, bounds, strict=True)]
+                kept = zip(stale, verdicts, strict=True)
+                verdicts = [replace(s, decision_id=v.decision_id, budget=v.budget) for s, v in kept]
+            _require_in_time(expires, "the posterior was known to be current")
+        now = time.time()
+        for action, verdict in zip(actions, verdicts, strict=True):
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
-            verdicts.append(verdict)
         return verdicts
 
     async def _bounds(
@@ -145,8 +161,9 @@ class Service:
         prepared: Sequence[PreparedCheck],
         deadline: float | None,
         expires: float | None,
-    ) -> tuple[list[HarmBound | None], int, int]:
-        """Bounds, and revision and generation of their posterior: the current one, where an older one is unsound.
+    ) -> tuple[list[HarmBound | None], int, int, World]:
+        """Bounds, revision and generation of their posterior, and the world it is of: the current one, where an older
+        one is unsound.
 
         Where others write to the log as well, it is read once the bounds are computed. There is no await between
         the last comparison and the reply, so no outcome is taken up in between. If outcomes keep coming in faster
@@ -154,21 +171,33 @@ class Service:
 
         :raises StoreError: if the log had to be read and cannot be: then nothing is known to be current.
         """
-        policy = loaded.judge.policy.name
         for _ in range(ATTEMPTS):
             asked = self._registry.world(loaded, world_id)
             bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
-                return bounds, revision, asked.log_generation
-            if self._following.shared:
-                await self._registry.catch_up.run(policy, world_id)
-            # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
-            if self._registry.policy(policy) is loaded:
-                world = self._registry.world(loaded, world_id)
-                # Without observations every generation of a world stands at the prior.
-                if world.committed == revision and (world.generation == asked.generation or not revision):
-                    return bounds, revision, world.log_generation
-        return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation
+                return bounds, revision, asked.log_generation, asked
+            world = await self._current(loaded, world_id, asked, revision)
+            if world is not None:
+                return bounds, revision, world.log_generation, world
+        return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation, asked
+
+    async def _current(self, loaded: LoadedPolicy, world_id: str, asked: World, revision: int) -> World | None:
+        """The world as it is now, if a posterior of so many observations is its current one; else None.
+
+        There is no await after the comparison.
+
+        :raises StoreError: if the log had to be read and cannot be.
+        """
+        policy = loaded.judge.policy.name
+        if self._following.shared:
+            await self._registry.catch_up.run(policy, world_id)
+        if self._registry.policy(policy) is not loaded:
+            return None
+        # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
+        world = self._registry.world(loaded, world_id)
+        # Without observations every generation of a world stands at the prior.
+        same = world.committed == revision and (world.generation == asked.generation or not revision)
+        return world if same else None
 
     async def report(
         self, policy: str, world_id: str, reports: Sequence[Report], caller: Caller = ANYONE
@@ -253,6 +282,18 @@ class Service:
 
         return await asyncio.to_thread(read)
 
+    async def session(self, policy: str, world_id: str, session: str) -> SessionView:
+        """What a session, or with an empty name the window of a world, has spent of its harm budget.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises SessionNotFound: if nothing was ever accepted in it.
+        :raises StoreError: if the store cannot be read.
+        :raises WorldUnavailable: if the world's posterior is lost.
+        """
+        loaded = self._registry.policy(policy)
+        _, bounds = await self._registry.world(loaded, world_id).summary()
+        return await self._budgets.view(loaded.judge.policy, world_id, session, bounds)
+
     async def reset(self, policy: str, world_id: str, generation: int, reason: str, caller: str = "") -> ResetRecord:
         """Close a world's log and start the next one from the prior; repeated, it is answered as before.
 
@@ -329,6 +370,11 @@ class Service:
             await loaded.reporting.wait()
             loaded = self._registry.policy(policy)
         return loaded
+
+
+def _require_in_time(expires: float | None, what: str) -> None:
+    if expires is not None and time.monotonic() >= expires:
+        raise DeadlinePassed(f"the caller's deadline passed before {what}")
 
 
 def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:

@@ -13,11 +13,12 @@ import grpc
 import grpc.aio
 import structlog
 
-from guardrail.domain import Decision, JsonValue
+from guardrail.domain import Decision, HarmBudget, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract
 from guardrail.server.admission import Door
+from guardrail.server.budgets import SessionView
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
 from guardrail.server.requests import admit
@@ -29,6 +30,7 @@ from guardrail.store.base import Appended
 from guardrail.store.decisions import LoggedDecision
 from guardrail.v1 import guardrail_pb2 as pb
 from guardrail.wire import (
+    budget_to_proto,
     dict_to_struct,
     guarantee_to_proto,
     struct_to_dict,
@@ -130,6 +132,7 @@ class Servicer:
             *_deadlines(context),
             request.min_revision,
             caller,
+            request.session,
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
@@ -145,6 +148,7 @@ class Servicer:
             *_deadlines(context),
             request.min_revision,
             caller,
+            request.session,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(
@@ -236,7 +240,8 @@ class Servicer:
 
     @unary
     async def GetSession(self, request: Any, context: Context, caller: Caller) -> pb.GetSessionResponse:
-        raise NotImplementedError
+        view = await self._service.session(request.policy, request.world, request.session)
+        return pb.GetSessionResponse(session=_session(view))
 
     @unary
     async def ListEscalations(self, request: Any, context: Context, caller: Caller) -> pb.ListEscalationsResponse:
@@ -304,6 +309,21 @@ def _world(view: WorldView) -> pb.World:
         guarantee=guarantee_to_proto(view.guarantee),
         generation=view.generation,
     )
+
+
+def _session(view: SessionView) -> pb.Session:
+    record, terms = view.record, view.record.terms
+    message = pb.Session(
+        policy=record.policy,
+        world=record.world,
+        budget=budget_to_proto(HarmBudget(terms.per, record.session, terms.total, record.spent)),
+        accepts=record.accepts,
+        changed=view.changed,
+        guarantee=guarantee_to_proto(view.guarantee),
+    )
+    if record.session:
+        message.started_at.FromNanoseconds(round(record.started_at * 1e9))
+    return message
 
 
 def _decision(decision: LoggedDecision) -> pb.DecisionRecord:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from guardrail.budgets import Ground, Terms
+    from guardrail.domain import ReasonCode
+
 
 @dataclass(frozen=True, slots=True)
 class NewObservation:
@@ -192,6 +195,69 @@ class Snapshot:
     generation: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class NewReservation:
+    """An accept that asks for its share of a harm budget.
+
+    Attributes:
+        decision_id: of the verdict; unique.
+        policy: policy name.
+        world: world id.
+        session: the session; empty for a rolling window.
+        terms: the policy's budget.
+        bound: the harm bound, in [0, 1].
+        ground: what the bound rests on.
+    """
+
+    decision_id: str
+    policy: str
+    world: str
+    session: str
+    terms: Terms
+    bound: float
+    ground: Ground
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What became of one reservation.
+
+    Attributes:
+        refused: BUDGET_EXHAUSTED or BUDGET_CHANGED; None if the bound was set aside.
+        terms: those that the budget began with; of a window, the present ones.
+        spent: what the bounds add up to, this one included if it was set aside; rounded up.
+    """
+
+    refused: ReasonCode | None
+    terms: Terms
+    spent: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRecord:
+    """What a session, or a window, has spent.
+
+    Attributes:
+        policy: policy name.
+        world: world id.
+        session: the session; empty for a rolling window.
+        terms: those that it began with; of a window, those of the last accept.
+        spent: what the bounds that count add up to, rounded up.
+        accepts: how many count.
+        started_at: seconds since the epoch, UTC.
+        grounds: what they rest on, one for each revision of the policy and generation of the world.
+    """
+
+    policy: str
+    world: str
+    session: str
+    terms: Terms
+    spent: float
+    accepts: int
+    started_at: float
+    grounds: tuple[Ground, ...]
+
+
 class Store(Protocol):
     """Durable, append-only records. Every method may block and raises StoreError if the store fails."""
 
@@ -235,6 +301,27 @@ class Store(Protocol):
 
         :raises StoreError: if the transaction failed, an id is used with other content, or a decision names a
             log that was never started; nothing was written.
+        """
+        ...
+
+    def reserve(self, batch: Sequence[NewReservation]) -> list[Reserved]:
+        """Set harm bounds aside in order, in one transaction that is durable when this returns.
+
+        Must: never let the bounds that count in a budget exceed its total (`guardrail.budgets`), also when several
+        stores reserve at the same time; answer a decision id that has its share already without taking another; refuse
+        for a session that began under other terms; count what was reserved in the last `window_seconds` of a window,
+        by a clock that never runs backwards (the latest time that was stored); give nothing else back.
+
+        :raises StoreError: if the transaction failed, or a decision id was used with another bound or budget. Nothing
+            was reserved, unless the connection was lost while it was committed.
+        :raises StoreCorrupt: if a record is damaged.
+        """
+        ...
+
+    def budget(self, policy: str, world: str, session: str) -> BudgetRecord | None:
+        """What a session, or with an empty name the window of a world, has spent; None if nothing ever was.
+
+        :raises StoreCorrupt: if a record is damaged.
         """
         ...
 

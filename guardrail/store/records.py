@@ -104,7 +104,7 @@ def observation_checksum(
     """16 bytes that change if any part of an observation, its log or its place does."""
     policy, world, generation = log
     fields = (policy, world, sequence, observation_id, digest, content, recorded_at)
-    return _checksum((*fields, *_if_not("reporter", reporter, ""), *_if_not("generation", generation, 1)))
+    return checksum((*fields, *_if_not("reporter", reporter, ""), *_if_not("generation", generation, 1)))
 
 
 def decision_checksum(record: DecisionRecord) -> bytes:
@@ -128,7 +128,7 @@ def decision_checksum(record: DecisionRecord) -> bytes:
 
 def reset_checksum(record: ResetRecord) -> bytes:
     """16 bytes that change if any part of a reset does."""
-    return _checksum(
+    return checksum(
         (
             record.policy,
             record.world,
@@ -143,7 +143,7 @@ def reset_checksum(record: ResetRecord) -> bytes:
 
 def policy_checksum(revision: object, name: object, document: object, recorded_at: object) -> bytes:
     """16 bytes that change if any part of a recorded policy does."""
-    return _checksum((revision, name, document, recorded_at))
+    return checksum((revision, name, document, recorded_at))
 
 
 def snapshot_checksum(snapshot: Snapshot) -> bytes:
@@ -159,7 +159,8 @@ def _if_not(name: str, value: object, default: object) -> tuple[object, ...]:
     return () if value == default and type(value) is type(default) else (name, value)
 
 
-def _checksum(fields: tuple[object, ...]) -> bytes:
+def checksum(fields: tuple[object, ...]) -> bytes:
+    """16 bytes that change if any of the fields does, or its type."""
     return hashlib.blake2b(_encode(fields), digest_size=16).digest()
 
 

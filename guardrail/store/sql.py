@@ -16,14 +16,18 @@ import sqlalchemy as sa
 from guardrail.errors import StoreError
 from guardrail.store.base import (
     Appended,
+    BudgetRecord,
     DecisionRecord,
     Feed,
     NewObservation,
+    NewReservation,
     ObservationRecord,
+    Reserved,
     ResetRecord,
     Snapshot,
     WorldRecord,
 )
+from guardrail.store.budgets import key_of, read_budget, reserve
 from guardrail.store.lookups import (
     ids_of_logs,
     insert_many,
@@ -293,6 +297,27 @@ class SqlStore:
             last = chunk[-1]
             place = sa.tuple_(last.policy_revision, last.posterior_revision, last.decided_at, last.id)
             chunk = self._sessions.read(query.where(sa.tuple_(*_decision_order) > place))
+
+    # ------------------------------------------------------------ harm budgets
+
+    def reserve(self, batch: Sequence[NewReservation]) -> list[Reserved]:
+        """Set harm bounds aside in order, in one transaction that is durable when this returns.
+
+        :raises StoreError: if the transaction failed, or a decision id was used with another bound or budget.
+        :raises StoreCorrupt: if a record is damaged.
+        """
+        if not batch:
+            return []
+        with self._sessions.write([("budget", *key) for key in map(key_of, batch)]) as connection:
+            return reserve(connection, batch, time.time())
+
+    def budget(self, policy: str, world: str, session: str) -> BudgetRecord | None:
+        """What a session, or with an empty name the window of a world, has spent; None if nothing ever was.
+
+        :raises StoreCorrupt: if a record is damaged.
+        :raises StoreError: if the store cannot be read.
+        """
+        return read_budget(self._sessions.read, (policy, world, session), time.time())
 
     # ------------------------------------------------------------ policies and snapshots
 

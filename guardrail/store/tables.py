@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_REVISION = "guardrail_0002"
+SCHEMA_REVISION = "guardrail_0003"
 """The newest migration."""
 
 VERSION_TABLE = "guardrail_schema"
@@ -109,3 +109,40 @@ snapshots = Table(
     Column("payload", LargeBinary, nullable=False),
     PrimaryKeyConstraint("world_id", "policy_revision", "sequence", name="pk_snapshots"),
 )
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("policy", _Name, nullable=False),
+    Column("world", _Name, nullable=False),
+    Column("session", _Name, nullable=False),
+    Column("per", String, nullable=False),
+    Column("total", Double, nullable=False),
+    Column("window_seconds", Double, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("accepts", BigInteger, nullable=False),
+    Column("edge", BigInteger, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+    Column("checksum", LargeBinary, nullable=False),
+    UniqueConstraint("policy", "world", "session", name="uq_budgets_session"),
+)
+"""What is spent of each harm budget; a rolling window has an empty session. Reservations up to `edge` have left it."""
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("decision_id", _Name, nullable=False),
+    Column("budget_id", BigInteger, ForeignKey("budgets.id", name="fk_reservations_budget"), nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("reserved_at", Double, nullable=False),
+    Column("policy_revision", _Name, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("delta", Double, nullable=True),
+    Column("checksum", LargeBinary, nullable=False),
+    UniqueConstraint("decision_id", name="uq_reservations_decision"),
+    Index("ix_reservations_order", "budget_id", "id"),
+)
+"""The harm bounds that were set aside, one for each accept. Those of a budget are numbered in the order of time."""

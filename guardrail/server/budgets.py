@@ -1,0 +1,164 @@
+"""Harm budgets in the service: every accept takes its share, durably, before anybody is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from guardrail.budgets import MISSING, Ground, Terms, delta_of, promise, refusal, terms_of
+from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBudget, ReasonCode, Verdict
+from guardrail.errors import SessionNotFound, StoreCorrupt
+from guardrail.overruling import accepts_safest_first, overruled
+from guardrail.store.base import NewReservation, Reserved
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guardrail.policy import Policy
+    from guardrail.server.metrics import Metrics
+    from guardrail.server.writer import Writer
+    from guardrail.store.base import BudgetRecord, Store
+
+GROUP_LIMIT = 1_000
+"""Most reservations in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """What a session has spent, for a person to look at.
+
+    Attributes:
+        record: as the store has it.
+        changed: True if the policy's budget is another one now: further checks of the session are rejected.
+        guarantee: what the sum of the bounds promises.
+    """
+
+    record: BudgetRecord
+    changed: bool
+    guarantee: Guarantee
+
+
+class Budgets:
+    """Sets the bounds of accepts aside. Call it from the event loop only."""
+
+    def __init__(self, writer: Writer, store: Store, metrics: Metrics) -> None:
+        self._writer = writer
+        self._store = store
+        self._metrics = metrics
+        self._waiting: list[tuple[list[NewReservation], asyncio.Future[list[Reserved]]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def spend(self, policy: Policy, verdicts: Sequence[Verdict], session: str, generation: int) -> list[Verdict]:
+        """The verdicts, where accepts for which there is no budget have become rejects.
+
+        What is set aside stays so, whatever becomes of the caller meanwhile. Does not wait if there is nothing to
+        set aside.
+
+        Args:
+            policy: they are of this policy, and of one world.
+            verdicts: what was found without the budget.
+            session: as the check names it; empty if it names none.
+            generation: of the world's log that the bounds rest on.
+
+        :raises StoreError: if the store failed; then there is no accept.
+        """
+        given = list(verdicts)
+        terms, places = terms_of(policy.spec.decision), accepts_safest_first(given)
+        if terms is None or not places:
+            return given
+        if terms.per == "session" and not session:
+            for place in places:
+                given[place] = overruled(given[place], MISSING)
+                self._metrics.budget_refused(policy.name, ReasonCode.SESSION_MISSING)
+            return given
+        session = session if terms.per == "session" else ""
+        asked = [_reservation(given[place], session, terms, generation) for place in places]
+        for place, reserved in zip(places, await self._reserve(asked), strict=True):
+            budget = HarmBudget(reserved.terms.per, session, reserved.terms.total, reserved.spent)
+            if reserved.refused is None:
+                given[place] = replace(given[place], budget=budget)
+            else:
+                reason = refusal(reserved.refused, reserved.terms, given[place].harm_bound, reserved.spent)
+                given[place] = overruled(given[place], reason, budget)
+                self._metrics.budget_refused(policy.name, reserved.refused)
+        return given
+
+    async def view(self, policy: Policy, world: str, session: str, bounds: Guarantee) -> SessionView:
+        """What a session, or with an empty name the window of a world, has spent.
+
+        Args:
+            policy: the loaded policy.
+            world: the world's id.
+            session: the session; empty for the window.
+            bounds: what bounds in the world promise at present.
+
+        :raises SessionNotFound: if nothing was ever accepted in it.
+        :raises StoreError: if the store cannot be read.
+        """
+        record = await asyncio.to_thread(self._store.budget, policy.name, world, session)
+        if record is None:
+            what = f"session {session!r}" if session else "no session"
+            raise SessionNotFound(f"nothing was accepted under a harm budget in {what} of world {world!r}")
+        # In shadow mode all else was carried out as well: that the sum of some bounds is small promises nothing.
+        stated = NO_GUARANTEE if policy.spec.mode == "shadow" else bounds
+        promised = promise(stated, record.grounds, record.terms.total, policy.revision)
+        changed = record.terms.per == "session" and record.terms != terms_of(policy.spec.decision)
+        return SessionView(record, changed, promised)
+
+    async def _reserve(self, batch: list[NewReservation]) -> list[Reserved]:
+        """Those that come while the store is busy are written together."""
+        future: asyncio.Future[list[Reserved]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((batch, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._work_off())
+        return await future
+
+    async def _work_off(self) -> None:
+        try:
+            while self._waiting:
+                taken = [self._waiting.pop(0)]
+                while self._waiting and sum(len(b) for b, _ in taken) + len(self._waiting[0][0]) <= GROUP_LIMIT:
+                    taken.append(self._waiting.pop(0))
+                await self._write(taken)
+        finally:
+            self._task = None
+
+    async def _write(self, taken: list[tuple[list[NewReservation], asyncio.Future[list[Reserved]]]]) -> None:
+        try:
+            together = [one for batch, _ in taken for one in batch]
+            results = iter(await self._writer.run(lambda: self._store.reserve(together)))
+            answers = [[next(results) for _ in batch] for batch, _ in taken]
+        except StoreCorrupt as error:
+            # A damaged budget refuses its own checks and no others.
+            if len(taken) > 1:
+                for one in taken:
+                    await self._write([one])
+                return
+            _fail(taken, error)
+        except Exception as error:  # noqa: BLE001  (each caller gets it)
+            _fail(taken, error)
+        except BaseException as error:
+            _fail([*taken, *self._waiting], error)
+            self._waiting.clear()
+            raise
+        else:
+            for (_, future), answer in zip(taken, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+
+def _fail(taken: list[tuple[list[NewReservation], asyncio.Future[list[Reserved]]]], error: BaseException) -> None:
+    for _, future in taken:
+        if not future.done():
+            if isinstance(error, asyncio.CancelledError):
+                future.cancel()
+            else:
+                future.set_exception(error)
+
+
+def _reservation(verdict: Verdict, session: str, terms: Terms, generation: int) -> NewReservation:
+    ground = Ground(verdict.policy_revision, generation, delta_of(verdict.guarantee))
+    return NewReservation(
+        verdict.decision_id, verdict.policy, verdict.world, session, terms, verdict.harm_bound, ground
+    )
