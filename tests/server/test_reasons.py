@@ -244,6 +244,11 @@ def decision_not_found(stage):
 
 
 @scenario
+def session_not_found(stage):
+    stage.start().stub.GetSession(pb.GetSessionRequest(policy="coin", world="w", session="s"), timeout=20)
+
+
+@scenario
 def report_conflict(stage):
     stage.start().report({"kind": "low"})
     stage.report({"kind": "low"}, outcome=True)
