@@ -51,6 +51,7 @@ CLIENT_METHODS = {
     "reset_world",
     "report",
     "report_many",
+    "session",
     "validate_policy",
     "watch",
     "world",

@@ -505,3 +505,34 @@ def test_a_report_that_fails_says_that_the_action_was_carried_out(connect, servi
         act()
     assert ran == [1]
     assert caught.value.__notes__ == ["The action was carried out, but its outcome is not reported (decision d1)."]
+
+
+# ---------------------------------------------------------------- sessions
+
+
+def test_guarded_sends_the_session_or_what_is_made_of_the_arguments():
+    channel = FakeChannel()
+    client = Client("nowhere", channel=channel)
+    client.guarded("p", "w", session="fixed")(lambda order: order)(1)
+    client.guarded("p", "w", session=lambda order: f"order-{order}")(lambda order: order)(51)
+    client.guarded("p", "w")(lambda order: order)(1)
+    assert [request.session for request in channel.asked] == ["fixed", "order-51", ""]
+
+
+async def guarded_async(channel):
+    async with AsyncClient("nowhere", channel=channel) as client:
+
+        async def act(order):
+            return order
+
+        await client.guarded("p", "w", session=lambda order: f"order-{order}")(act)(7)
+
+
+def test_the_asyncio_client_does_the_same():
+    class Closing(FakeAsyncChannel):
+        async def close(self):
+            pass
+
+    channel = Closing()
+    asyncio.run(guarded_async(channel))
+    assert [request.session for request in channel.asked] == ["order-7"]
