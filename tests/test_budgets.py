@@ -70,6 +70,14 @@ def test_a_window_gives_back_what_has_left_it_and_only_that():
     assert not ledger.reserve(0.1, 60.0)
 
 
+def test_what_is_reserved_after_a_jump_back_leaves_as_late_as_what_came_before():
+    ledger = Ledger(Terms("window", 0.5, 60.0))
+    assert ledger.reserve(0.25, 1000.0)
+    assert ledger.reserve(0.25, 950.0)
+    assert not ledger.reserve(0.25, 1059.0)
+    assert ledger.reserve(0.5, 1060.0)
+
+
 @pytest.mark.parametrize("bound", [float("nan"), float("inf"), -0.1, 1.1])
 def test_what_is_no_probability_is_refused(bound):
     with pytest.raises(ValueError):

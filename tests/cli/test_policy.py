@@ -79,6 +79,7 @@ def test_a_suite_passes_and_says_what_it_does_not_reach(cli, folder):
         "unreached_rules",
         "unreached_decisions",
         "unreached_reasons",
+        "budget_left_out",
         "errors",
     ]
     assert [c["passed"] for c in suite["cases"]] == [True, True]

@@ -13,7 +13,7 @@ from budget_policies import HIGH, LOW, MID, SESSION, WINDOW, budgeted
 from guardrail.domain import Decision, GuaranteeKind, ReasonCode
 from guardrail.errors import InvalidInput, NoVerdict, PolicyNotFound, SessionNotFound, StoreCorrupt, StoreError
 from guardrail.replay import replay
-from guardrail.server import app
+from guardrail.server import app, servicer
 from guardrail.server.world import World
 from guardrail.store import open_store
 
@@ -292,6 +292,19 @@ def test_a_caller_that_is_gone_by_then_has_spent_it(start_service, monkeypatch):
         gate.set()
         assert check(client, LOW).budget.spent == 0.375
         assert service.metric("guardrail_checks_total", policy="sessions", decision="accept") == 1
+
+
+def test_an_accept_that_comes_too_late_is_none(start_service, monkeypatch):
+    """The transport ends a call at its deadline; should it be late with that, nothing is accepted all the same."""
+    gone = threading.Event()
+    monkeypatch.setattr(servicer, "_deadlines", lambda context: (None, time.monotonic() + 0.3))
+    break_reserve(monkeypatch, lambda batch: gone.wait(0.4) or None)
+    service = start_service()
+    with service.client() as client:
+        with pytest.raises(NoVerdict, match="before its share of the harm budget was set aside"):
+            check(client)
+        assert client.session("sessions", "w", "s").accepts == 1
+        assert service.metric("guardrail_checks_total", policy="sessions", decision="accept") == 0
 
 
 def test_many_callers_at_once_never_exceed_the_total(client):
