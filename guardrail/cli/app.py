@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 import guardrail
-from guardrail.cli import calibration, callers, check, decision, health, keys, policy, replay, report, serve, worlds
+from guardrail.cli import (
+    calibration,
+    callers,
+    check,
+    decision,
+    health,
+    keys,
+    policy,
+    replay,
+    report,
+    serve,
+    top,
+    worlds,
+)
 
 app = typer.Typer(
     name="guardrail",
@@ -41,6 +54,7 @@ report.add_to(app)
 app.add_typer(worlds.app, name="worlds")
 decision.add_to(app)
 health.add_to(app)
+top.add_to(app)
 replay.add_to(app)
 calibration.add_to(app)
 app.add_typer(policy.app, name="policy")

@@ -27,6 +27,14 @@ class Watch:
     def __iter__(self) -> Iterator[LoggedDecision]:
         return self
 
+    def begin(self) -> bool:
+        """Wait until decisions from here on reach this stream; False if it has ended already.
+
+        Without it, decisions made before the first one is asked for may be missed.
+        """
+        self._stream.initial_metadata()
+        return bool(self._stream.is_active())
+
     def __next__(self) -> LoggedDecision:
         try:
             return self._call.finish(next(self._stream))
