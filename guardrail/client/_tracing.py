@@ -30,7 +30,7 @@ def tracer() -> Tracer | None:
     if api is None:
         return None
     provider = api.get_tracer_provider()
-    if type(provider) in (api.ProxyTracerProvider, api.NoOpTracerProvider):  # `isinstance` takes thrice as long
+    if isinstance(provider, (api.ProxyTracerProvider, api.NoOpTracerProvider)):
         return None
     made: Tracer = provider.get_tracer("guardrail.client")
     return made

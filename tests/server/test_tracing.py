@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+import structlog
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
@@ -21,7 +22,8 @@ from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 import guardrail
 from guardrail.client import _tracing
 from guardrail.errors import InvalidInput, NotServing, NoVerdict
-from guardrail.server import tracing
+from guardrail.server import servicer, tracing
+from guardrail.server.watchers import Watchers
 
 SECRET = "no-span-may-hold-this"
 
@@ -164,6 +166,25 @@ def test_without_the_extra_it_says_how_to_get_it(start_service, monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(guardrail.errors.MissingExtra, match=r"guardrail\[otel\]"):
         start_service(traces=True)
+
+
+def test_log_lines_of_a_request_name_its_policy_caller_decision_and_trace(traced_service, monkeypatch):
+    capture = structlog.testing.LogCapture()
+    processors = [structlog.contextvars.merge_contextvars, capture]
+    monkeypatch.setattr(servicer, "log", structlog.wrap_logger(None, processors=processors))
+
+    def fail(*arguments):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Watchers, "publish", fail)  # called once the decision is made
+    with traced_service.service.client() as client, pytest.raises(NoVerdict, match="INTERNAL"):
+        client.check(policy="coin", world="w", context={}, action={"kind": SECRET})
+    (line,) = capture.entries
+    span = ended(traced_service)["guardrail.v1.GuardrailService/CheckAction"]
+    assert (line["event"], line["policy"]) == ("request_failed", "coin")
+    assert line["trace_id"] == format(span.context.trace_id, "032x")
+    assert len(line["decision_id"]) > 10
+    assert SECRET not in str(line)
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
