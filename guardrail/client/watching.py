@@ -30,7 +30,7 @@ class Watch:
     def begin(self) -> bool:
         """Wait until decisions from here on reach this stream; False if it has ended already.
 
-        Without it, decisions made before the first one is asked for may be missed.
+        What is decided before the service has taken up the stream is not in it.
         """
         self._stream.initial_metadata()
         return bool(self._stream.is_active())
@@ -63,6 +63,14 @@ class AsyncWatch:
 
     def __aiter__(self) -> AsyncIterator[LoggedDecision]:
         return self
+
+    async def begin(self) -> bool:
+        """Wait until decisions from here on reach this stream; False if it has ended already.
+
+        What is decided before the service has taken up the stream is not in it.
+        """
+        await self._stream.initial_metadata()
+        return not self._stream.done()
 
     async def __anext__(self) -> LoggedDecision:
         try:
