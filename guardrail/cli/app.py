@@ -19,6 +19,7 @@ from guardrail.cli import (
     report,
     serve,
     session,
+    top,
     worlds,
 )
 
@@ -55,6 +56,7 @@ app.add_typer(worlds.app, name="worlds")
 session.add_to(app)
 decision.add_to(app)
 health.add_to(app)
+top.add_to(app)
 replay.add_to(app)
 calibration.add_to(app)
 app.add_typer(policy.app, name="policy")

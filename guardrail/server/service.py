@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+import structlog
+
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
@@ -22,6 +24,7 @@ from guardrail.errors import (
 from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
+from guardrail.server import tracing
 from guardrail.server.budgets import Budgets, SessionView
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
@@ -137,6 +140,8 @@ class Service:
             return judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
 
         verdicts = list(map(decide, prepared, bounds))
+        if len(verdicts) == 1:
+            structlog.contextvars.bind_contextvars(decision_id=verdicts[0].decision_id)
         verdicts = await self._budgets.spend(judge.policy, verdicts, session, generation)
         _require_in_time(expires, "its share of the harm budget was set aside")
         if judge.oracle.needs_current and any(verdict.budget is not None for verdict in verdicts):
@@ -152,6 +157,7 @@ class Service:
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
+        tracing.decided(policy, verdicts)
         return verdicts
 
     async def _bounds(
@@ -173,7 +179,8 @@ class Service:
         """
         for _ in range(ATTEMPTS):
             asked = self._registry.world(loaded, world_id)
-            bounds, revision = await asked.bounds(prepared, deadline, expires)
+            with tracing.part("guardrail.kernel"):
+                bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
                 return bounds, revision, asked.log_generation, asked
             world = await self._current(loaded, world_id, asked, revision)
@@ -249,7 +256,8 @@ class Service:
         commit = self._writer.append(new, take_up)
         loaded.in_flight.add(commit)
         commit.add_done_callback(loaded.in_flight.discard)
-        results = await asyncio.shield(commit)
+        with tracing.part("guardrail.store.append"):
+            results = await asyncio.shield(commit)
         await self._require_taken_up(policy, world_id, results)
         for result in results:
             kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"
