@@ -1,5 +1,6 @@
 """The arithmetic of harm budgets against exact fractions, the ledger in memory, and what a sum promises."""
 
+import math
 from fractions import Fraction
 
 import pytest
@@ -50,7 +51,7 @@ def test_what_fits_exactly_is_not_refused(bounds):
 @given(st.lists(st.tuples(PROBABILITY, st.floats(-50.0, 50.0)), max_size=30), TOTAL)
 def test_no_window_holds_more_than_the_total_whatever_the_clock_does(steps, total):
     ledger, accepted, now = Ledger(Terms("window", total, 60.0)), [], 0.0
-    highest = 0.0
+    highest = -math.inf
     for bound, step in steps:
         now += step
         highest = max(highest, now)
