@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 import guardrail
-from guardrail.cli import calibration, callers, check, decision, health, keys, policy, replay, report, serve, worlds
+from guardrail.cli import (
+    approvals,
+    calibration,
+    callers,
+    check,
+    decision,
+    health,
+    keys,
+    policy,
+    replay,
+    report,
+    serve,
+    worlds,
+)
 
 app = typer.Typer(
     name="guardrail",
@@ -39,6 +52,7 @@ serve.add_to(app)
 check.add_to(app)
 report.add_to(app)
 app.add_typer(worlds.app, name="worlds")
+app.add_typer(approvals.app, name="approvals")
 decision.add_to(app)
 health.add_to(app)
 replay.add_to(app)
