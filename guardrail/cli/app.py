@@ -19,6 +19,7 @@ from guardrail.cli import (
     replay,
     report,
     serve,
+    top,
     worlds,
 )
 
@@ -55,6 +56,7 @@ app.add_typer(worlds.app, name="worlds")
 app.add_typer(approvals.app, name="approvals")
 decision.add_to(app)
 health.add_to(app)
+top.add_to(app)
 replay.add_to(app)
 calibration.add_to(app)
 app.add_typer(policy.app, name="policy")

@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+import structlog
+
 from guardrail.approvals import EscalationState
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import (
@@ -33,6 +35,7 @@ from guardrail.errors import (
 from guardrail.guard import STALE, Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
+from guardrail.server import tracing
 from guardrail.server.approving import Approving, EscalationView, Place
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
@@ -157,10 +160,13 @@ class Service:
             verdicts = [_outdated(judge, prepared[i], verdict, generation) for i, verdict in enumerate(verdicts)]
         now = time.time()
         for action, verdict in zip(actions, verdicts, strict=True):
+            if len(actions) == 1:
+                structlog.contextvars.bind_contextvars(decision_id=verdict.decision_id)
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
+        tracing.decided(policy, verdicts)
         return verdicts
 
     async def _bounds(
@@ -182,7 +188,8 @@ class Service:
         policy = loaded.judge.policy.name
         for _ in range(ATTEMPTS):
             asked = self._registry.world(loaded, world_id)
-            bounds, revision = await asked.bounds(prepared, deadline, expires)
+            with tracing.part("guardrail.kernel"):
+                bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
                 return bounds, revision, asked.log_generation
             if self._following.shared:
@@ -262,7 +269,8 @@ class Service:
         commit = self._writer.append(new, take_up)
         loaded.in_flight.add(commit)
         commit.add_done_callback(loaded.in_flight.discard)
-        results = await asyncio.shield(commit)
+        with tracing.part("guardrail.store.append"):
+            results = await asyncio.shield(commit)
         await self._require_taken_up(policy, world_id, results)
         for result in results:
             kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"
