@@ -236,6 +236,15 @@ def _watched(found: Decision) -> Reason:
     return Reason(ReasonCode.SHADOW_MODE, f"the policy only watches (mode: shadow): enforced, it would {found.value}")
 
 
+def instead(verdict: Verdict, decision: Decision, reason: Reason) -> Verdict:
+    """The verdict with another decision than the bound's, and why, before the bound's own reasons."""
+    reasons = (reason, *verdict.reasons)
+    if not verdict.shadow:
+        return replace(verdict, decision=decision, reasons=reasons)
+    notices = tuple(n for n in verdict.notices if n.code is not ReasonCode.SHADOW_MODE)
+    return replace(verdict, enforced_decision=decision, reasons=reasons, notices=(_watched(decision), *notices))
+
+
 def _rejection(error: InvalidInput) -> Reason:
     known = error.reason in ReasonCode.__members__
     return Reason(ReasonCode(error.reason) if known else ReasonCode.FEATURE_ERROR, str(error))

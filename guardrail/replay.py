@@ -13,9 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from guardrail.domain import ReasonCode
+from guardrail.domain import Decision, Reason, ReasonCode
 from guardrail.errors import GuardrailError, PolicyError, WorldUnavailable
-from guardrail.guard import STALE, Judge
+from guardrail.guard import STALE, Judge, instead
 from guardrail.policy import parse_policy
 from guardrail.rebuild import CHUNK, observe_records
 from guardrail.records import verdict_from_dict, verdict_to_dict
@@ -34,6 +34,18 @@ TOLERANCE = 1e-9
 BATCH = 256
 """Decisions on one posterior that are bounded together."""
 _JUDGES_KEPT = 8
+
+_SAID_OF_APPROVALS = frozenset(
+    {
+        ReasonCode.APPROVED,
+        ReasonCode.APPROVAL_UNKNOWN,
+        ReasonCode.APPROVAL_PENDING,
+        ReasonCode.APPROVAL_DENIED,
+        ReasonCode.APPROVAL_EXPIRED,
+        ReasonCode.APPROVAL_USED,
+        ReasonCode.APPROVAL_MISMATCH,
+    }
+)
 
 _FIELDS = (
     "decision",
@@ -257,9 +269,21 @@ def judged(judge: Judge, state: State, entries: Sequence[Logged]) -> list[Verdic
     # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
     bounds = [STALE if is_stale(e) and b is not None else b for e, b in zip(entries, computed, strict=True)]
     return [
-        judge.decide(p, b, e.record.world, e.record.posterior_revision, generation=e.record.generation)
+        _by_approval(judge.decide(p, b, e.record.world, e.record.posterior_revision, generation=e.record.generation), e)
         for p, b, e in zip(prepared, bounds, entries, strict=True)
     ]
+
+
+def _by_approval(verdict: Verdict, entry: Logged) -> Verdict:
+    """What became of a verdict by an approval that its check named. Whether there was one is not in these logs: what
+    the decision says of it is taken at its word, but for what the bound rejects, which no approval lets through.
+    """
+    codes = [reason["code"] for reason in entry.verdict["reasons"]]
+    if verdict.found is Decision.REJECT or not codes or codes[0] not in _SAID_OF_APPROVALS:
+        return verdict
+    accepted = codes[0] == ReasonCode.APPROVED and entry.verdict.get("approval") is not None
+    reason = Reason(ReasonCode(codes[0]), "as the decision says")
+    return instead(verdict, Decision.ACCEPT if accepted else Decision.REJECT, reason)
 
 
 def read(record: DecisionRecord) -> Logged | Replayed:

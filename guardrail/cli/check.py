@@ -48,6 +48,9 @@ def check(
         int | None,
         typer.Option(min=0, metavar="N", help="Observations that the verdict must rest on: what `report` printed."),
     ] = None,
+    approval: Annotated[
+        str | None, typer.Option(metavar="ID", help="The escalation of exactly this check, which a person approved.")
+    ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
     token_file: TokenFile = None,
@@ -70,12 +73,14 @@ def check(
                 raise typer.BadParameter("give either --policy or --policy-file")
             if min_revision:
                 raise typer.BadParameter("--min-revision asks a service: with --policy-file there are no observations")
+            if approval is not None:
+                raise typer.BadParameter("--approval asks a service: with --policy-file nobody can have approved")
             verdicts = _in_process(policy_file, world or "local", asked_context, asked_actions)
         elif policy is None or world is None:
             raise typer.BadParameter("give --policy and --world, or --policy-file")
         else:
             with connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
-                verdicts = _ask(client, policy, world, asked_context, asked_actions, min_revision)
+                verdicts = _ask(client, policy, world, asked_context, asked_actions, min_revision, approval)
     accepted = sorted((i for i, v in enumerate(verdicts) if v.accepted), key=lambda i: verdicts[i].harm_bound)
     if as_json and actions is None:
         emit(verdict_to_dict(verdicts[0]))
@@ -112,10 +117,13 @@ def _ask(
     context: dict[str, Any],
     actions: list[dict[str, Any]],
     min_revision: int | None,
+    approval: str | None,
 ) -> Sequence[Verdict]:
     where: dict[str, Any] = {"policy": policy, "world": world, "context": context, "min_revision": min_revision}
     if len(actions) == 1:
-        return [client.check(**where, action=actions[0])]
+        return [client.check(**where, action=actions[0], approval=approval)]
+    if approval is not None:
+        raise typer.BadParameter("--approval is for one action: give --action")
     return client.check_many(**where, actions=actions).verdicts
 
 

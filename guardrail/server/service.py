@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
+from guardrail.approvals import EscalationState
 from guardrail.canonical import canonical_json, digest
-from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
+from guardrail.domain import (
+    Decision,
+    Guarantee,
+    HarmBound,
+    JsonObject,
+    JsonValue,
+    PosteriorSummary,
+    Reason,
+    ReasonCode,
+    Verdict,
+)
 from guardrail.errors import (
     DeadlinePassed,
     DecisionNotFound,
@@ -21,10 +32,11 @@ from guardrail.errors import (
     WorldNotFound,
     WorldUnavailable,
 )
-from guardrail.guard import STALE, PreparedCheck
+from guardrail.guard import STALE, Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
 from guardrail.server import tracing
+from guardrail.server.approving import Approving, EscalationView, Place
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
@@ -82,6 +94,7 @@ class Service:
         self._metrics = metrics
         self._resetting = Resetting(registry, writer, store)
         self._quota = WorldQuota(store)
+        self._approving = Approving(writer, store, metrics)
 
     async def check(
         self,
@@ -94,6 +107,7 @@ class Service:
         expires: float | None = None,
         min_revision: int = 0,
         caller: Caller = ANYONE,
+        approval: str = "",
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
 
@@ -107,12 +121,13 @@ class Service:
             expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             min_revision: how many observations the verdicts must rest on at least.
             caller: who asks.
+            approval: id of the escalation that was approved for the one action; empty if there is none.
 
         :raises DeadlinePassed: if `expires` came before the bounds.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
         :raises RevisionNotReached: if the world's log holds fewer than `min_revision` observations.
-        :raises StoreError: if the log had to be read and cannot be.
+        :raises StoreError: if the log had to be read and cannot be, or an escalation cannot be kept or used.
         :raises DecisionLogUnavailable: if the decision could not be logged.
         :raises LimitExceeded: if too many checks wait.
         :raises WorldUnavailable: if the world's posterior is lost.
@@ -127,20 +142,30 @@ class Service:
         bounds, posterior_revision, generation = await self._bounds(loaded, world_id, prepared, deadline, expires)
         if expires is not None and time.monotonic() >= expires:
             raise DeadlinePassed("the caller's deadline passed before a bound was there")
-        now = time.time()
         notices = self._registry.notices.present
         if not judge.oracle.needs_current:
             notices += self._following.notices()
-        verdicts = []
-        for action, check, bound in zip(actions, prepared, bounds, strict=True):
-            verdict = judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
+        verdicts = [
+            judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
+            for check, bound in zip(prepared, bounds, strict=True)
+        ]
+        found = verdicts
+        if approval:
+            verdicts = [
+                await self._approving.use(verdict, context, action, approval, caller)
+                for verdict, action in zip(verdicts, actions, strict=True)
+            ]
+        verdicts = await self._approving.open(judge.policy, verdicts, context, actions, caller)
+        if verdicts != found and not await self._still_current(loaded, world_id, posterior_revision, generation):
+            verdicts = [_outdated(judge, prepared[i], verdict, generation) for i, verdict in enumerate(verdicts)]
+        now = time.time()
+        for action, verdict in zip(actions, verdicts, strict=True):
             if len(actions) == 1:
                 structlog.contextvars.bind_contextvars(decision_id=verdict.decision_id)
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
-            verdicts.append(verdict)
         tracing.decided(policy, verdicts)
         return verdicts
 
@@ -176,6 +201,23 @@ class Service:
                 if world.committed == revision and (world.generation == asked.generation or not revision):
                     return bounds, revision, world.log_generation
         return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation
+
+    async def _still_current(self, loaded: LoadedPolicy, world_id: str, revision: int, generation: int) -> bool:
+        """False if outcomes came in while a verdict was being kept, and only the current posterior counts.
+
+        There is no await between the comparison and the return.
+
+        :raises StoreError: if the log had to be read and cannot be.
+        """
+        if not loaded.judge.oracle.needs_current:
+            return True
+        policy = loaded.judge.policy.name
+        if self._following.shared:
+            await self._registry.catch_up.run(policy, world_id)
+        if self._registry.find_policy(policy) is not loaded:
+            return False
+        world = self._registry.world(loaded, world_id)
+        return world.committed == revision and (world.log_generation == generation or not revision)
 
     async def report(
         self, policy: str, world_id: str, reports: Sequence[Report], caller: Caller = ANYONE
@@ -284,6 +326,34 @@ class Service:
             raise DecisionNotFound(f"no decision {decision_id!r} is in the log")
         return found
 
+    async def resolve_escalation(
+        self, escalation_id: str, digest: str, approve: bool, note: str, caller: Caller = ANYONE
+    ) -> EscalationView:
+        """Approve or deny an escalated action; the same words again are answered as before.
+
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises PermissionDenied: SELF_APPROVAL if the caller is the one who asked.
+        :raises EscalationMismatch: if the digest is another one.
+        :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
+        :raises StoreError: if the store failed; it may have been resolved all the same.
+        """
+        return await self._approving.view(await self._approving.resolve(escalation_id, digest, approve, note, caller))
+
+    async def escalations(
+        self,
+        policy: str,
+        world: str,
+        state: EscalationState | None,
+        after: Place | None,
+        limit: int,
+        caller: Caller = ANYONE,
+    ) -> tuple[list[EscalationView], Place | None]:
+        """Escalations that the caller may see, newest first, and where the next page begins; None on the last.
+
+        :raises StoreError: if the store cannot be read.
+        """
+        return await self._approving.page(policy, world, state, after, limit, caller)
+
     def watch(self, policy: str, world_id: str) -> AsyncIterator[LoggedDecision]:
         """Decisions from now on; empty strings match everything.
 
@@ -337,6 +407,20 @@ class Service:
             await loaded.reporting.wait()
             loaded = self._registry.policy(policy)
         return loaded
+
+
+def _outdated(judge: Judge, check: PreparedCheck, verdict: Verdict, generation: int) -> Verdict:
+    """A rejection in the place of an accept that rests on a posterior which is not the current one any more."""
+    if verdict.found is not Decision.ACCEPT:
+        return verdict
+    bound = STALE
+    if verdict.approval is not None:
+        message = f"outcomes came in while escalation {verdict.approval.escalation_id!r} was used: it is used up"
+        bound = replace(STALE, failure=Reason(ReasonCode.STALE_POSTERIOR, message))
+    rejected = judge.decide(
+        check, bound, verdict.world, verdict.posterior_revision, verdict.notices, generation=generation
+    )
+    return replace(rejected, decision_id=verdict.decision_id)
 
 
 def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:
