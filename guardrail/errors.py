@@ -9,6 +9,7 @@ GuardrailError
 ├── SessionNotFound
 ├── EscalationNotFound
 ├── EscalationClosed            it was resolved before, or its time is over
+├── EscalationMismatch          the approver saw something else than what was escalated
 ├── ReportConflict              the id was used before with other content
 ├── LimitExceeded               a configured limit is reached
 ├── DeadlinePassed              the caller's deadline has passed, so nothing was decided
@@ -127,6 +128,12 @@ class EscalationClosed(GuardrailError):
     """The escalation was resolved otherwise before, or its time is over."""
 
     reason = "ESCALATION_CLOSED"
+
+
+class EscalationMismatch(GuardrailError):
+    """The digest is not that of the escalation: whoever resolves it saw something else."""
+
+    reason = "ESCALATION_MISMATCH"
 
 
 class ReportConflict(GuardrailError):

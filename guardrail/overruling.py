@@ -1,4 +1,4 @@
-"""Turning a verdict that accepts into one that does not, and what shadow mode says of it."""
+"""Giving a verdict another decision than its bound's, and what shadow mode says of it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ def watched(found: Decision) -> Reason:
     return Reason(ReasonCode.SHADOW_MODE, f"the policy only watches (mode: shadow): enforced, it would {found.value}")
 
 
-def overruled(verdict: Verdict, reason: Reason, budget: HarmBudget | None = None) -> Verdict:
-    """The verdict as a reject for another reason; its harm bound stays. In shadow mode that is what was found."""
+def instead(verdict: Verdict, decision: Decision, reason: Reason) -> Verdict:
+    """The verdict with another decision than the bound's, and why, before the bound's own reasons."""
+    reasons = (reason, *verdict.reasons)
     if not verdict.shadow:
-        return replace(verdict, decision=Decision.REJECT, reasons=(reason,), budget=budget)
-    told = tuple(watched(Decision.REJECT) if n.code is ReasonCode.SHADOW_MODE else n for n in verdict.notices)
-    return replace(verdict, enforced_decision=Decision.REJECT, reasons=(reason,), notices=told, budget=budget)
+        return replace(verdict, decision=decision, reasons=reasons)
+    notices = tuple(n for n in verdict.notices if n.code is not ReasonCode.SHADOW_MODE)
+    return replace(verdict, enforced_decision=decision, reasons=reasons, notices=(watched(decision), *notices))
+
+
+def overruled(verdict: Verdict, reason: Reason, budget: HarmBudget | None = None) -> Verdict:
+    """The verdict as a reject for want of harm budget. Its harm bound stays; no approval helps it."""
+    return replace(instead(verdict, Decision.REJECT, reason), budget=budget, approval=None)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from guardrail.domain import Decision, Reason, ReasonCode
 from guardrail.errors import GuardrailError, PolicyError, WorldUnavailable
 from guardrail.guard import STALE, Judge
-from guardrail.overruling import overruled
+from guardrail.overruling import instead, overruled
 from guardrail.policy import parse_policy
 from guardrail.rebuild import CHUNK, observe_records
 from guardrail.records import verdict_from_dict, verdict_to_dict
@@ -36,6 +36,18 @@ BATCH = 256
 """Decisions on one posterior that are bounded together."""
 _JUDGES_KEPT = 8
 _FOR_WANT_OF_BUDGET = frozenset({ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_CHANGED, ReasonCode.SESSION_MISSING})
+
+_SAID_OF_APPROVALS = frozenset(
+    {
+        ReasonCode.APPROVED,
+        ReasonCode.APPROVAL_UNKNOWN,
+        ReasonCode.APPROVAL_PENDING,
+        ReasonCode.APPROVAL_DENIED,
+        ReasonCode.APPROVAL_EXPIRED,
+        ReasonCode.APPROVAL_USED,
+        ReasonCode.APPROVAL_MISMATCH,
+    }
+)
 
 _FIELDS = (
     "decision",
@@ -262,15 +274,32 @@ def judged(judge: Judge, state: State, entries: Sequence[Logged]) -> list[Verdic
         judge.decide(p, b, e.record.world, e.record.posterior_revision, generation=e.record.generation)
         for p, b, e in zip(prepared, bounds, entries, strict=True)
     ]
-    return [_unless_refused(verdict, entry) for verdict, entry in zip(verdicts, entries, strict=True)]
+    return [_within_budget(_by_approval(v, e), e) for v, e in zip(verdicts, entries, strict=True)]
 
 
-def _unless_refused(verdict: Verdict, entry: Logged) -> Verdict:
-    """The verdict; a reject where the log says that an accept found no budget, which is the store's to know."""
-    refused = [r for r in entry.verdict["reasons"] if r["code"] in _FOR_WANT_OF_BUDGET]
-    if verdict.found is not Decision.ACCEPT or not refused or verdict_from_dict(entry.verdict).found is Decision.ACCEPT:
+def _within_budget(verdict: Verdict, entry: Logged) -> Verdict:
+    """A reject where the log says that an accept found no budget. What was spent is the store's to know: only what the
+    bound and an approval let through can be so refused.
+    """
+    codes = [reason["code"] for reason in entry.verdict["reasons"]]
+    if verdict.found is not Decision.ACCEPT or not codes or codes[0] not in _FOR_WANT_OF_BUDGET:
         return verdict
-    return overruled(verdict, Reason(ReasonCode(refused[0]["code"]), refused[0]["message"]))
+    return overruled(verdict, Reason(ReasonCode(codes[0]), "as the decision says"))
+
+
+def _by_approval(verdict: Verdict, entry: Logged) -> Verdict:
+    """What became of a verdict by an approval that its check named. Whether there was one is not in these logs: what
+    the decision says of it is taken at its word, but for what the bound rejects, which no approval lets through.
+    """
+    codes = [reason["code"] for reason in entry.verdict["reasons"]]
+    refused = bool(codes) and codes[0] in _FOR_WANT_OF_BUDGET
+    codes = codes[1:] if refused else codes
+    if verdict.found is Decision.REJECT or not codes or codes[0] not in _SAID_OF_APPROVALS:
+        return verdict
+    # What was approved and then found no budget is a reject, which holds no approval any more.
+    accepted = codes[0] == ReasonCode.APPROVED and (refused or entry.verdict.get("approval") is not None)
+    reason = Reason(ReasonCode(codes[0]), "as the decision says")
+    return instead(verdict, Decision.ACCEPT if accepted else Decision.REJECT, reason)
 
 
 def read(record: DecisionRecord) -> Logged | Replayed:

@@ -192,7 +192,17 @@ def test_the_clients_load_grpc_and_no_numerics():
     modules = loaded_by("import guardrail; guardrail.Client, guardrail.AsyncClient, guardrail.NoVerdict")
     assert "grpc" in modules
     assert not modules & (HEAVY | {"opentelemetry"})
-    assert rooms(modules) == {"canonical", "client", "domain", "errors", "spans", "v1", "wire"}
+    assert rooms(modules) == {
+        "approvals",
+        "canonical",
+        "client",
+        "domain",
+        "errors",
+        "spans",
+        "v1",
+        "wire",
+        "wire_approvals",
+    }
 
 
 def test_the_plain_nouns_load_neither_grpc_nor_numerics():

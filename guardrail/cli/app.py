@@ -8,6 +8,7 @@ import typer
 
 import guardrail
 from guardrail.cli import (
+    approvals,
     calibration,
     callers,
     check,
@@ -54,6 +55,7 @@ check.add_to(app)
 report.add_to(app)
 app.add_typer(worlds.app, name="worlds")
 session.add_to(app)
+app.add_typer(approvals.app, name="approvals")
 decision.add_to(app)
 health.add_to(app)
 top.add_to(app)

@@ -51,6 +51,9 @@ def check(
     session: Annotated[
         str, typer.Option(metavar="NAME", help="The session whose harm budget an accept takes its share of.")
     ] = "",
+    approval: Annotated[
+        str | None, typer.Option(metavar="ID", help="The escalation of exactly this check, which a person approved.")
+    ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
     token_file: TokenFile = None,
@@ -73,12 +76,15 @@ def check(
                 raise typer.BadParameter("give either --policy or --policy-file")
             if min_revision:
                 raise typer.BadParameter("--min-revision asks a service: with --policy-file there are no observations")
+            if approval is not None:
+                raise typer.BadParameter("--approval asks a service: with --policy-file nobody can have approved")
             verdicts = _in_process(policy_file, world or "local", asked_context, asked_actions, session)
         elif policy is None or world is None:
             raise typer.BadParameter("give --policy and --world, or --policy-file")
         else:
             with connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
-                verdicts = _ask(client, policy, world, asked_context, asked_actions, min_revision, session)
+                asked = (policy, world, asked_context, asked_actions, min_revision, session, approval)
+                verdicts = _ask(client, *asked)
     accepted = sorted((i for i, v in enumerate(verdicts) if v.accepted), key=lambda i: verdicts[i].harm_bound)
     if as_json and actions is None:
         emit(verdict_to_dict(verdicts[0]))
@@ -116,11 +122,14 @@ def _ask(
     actions: list[dict[str, Any]],
     min_revision: int | None,
     session: str,
+    approval: str | None,
 ) -> Sequence[Verdict]:
     where: dict[str, Any] = {"policy": policy, "world": world, "context": context}
     where |= {"min_revision": min_revision, "session": session}
     if len(actions) == 1:
-        return [client.check(**where, action=actions[0])]
+        return [client.check(**where, action=actions[0], approval=approval)]
+    if approval is not None:
+        raise typer.BadParameter("--approval is for one action: give --action")
     return client.check_many(**where, actions=actions).verdicts
 
 

@@ -165,13 +165,14 @@ def bar(bound: float, threshold: float) -> str:
 
     The part left of `|` is the room up to the threshold; whatever passes it is above. What is no number is above.
     """
-    if math.isnan(bound) or (threshold <= 0.0 and bound > 0.0):
-        share = math.inf
-    else:
-        share = 0.0 if bound <= 0.0 else bound / threshold
-    left = BAR_THRESHOLD if share >= 1.0 else math.floor(share * BAR_THRESHOLD)
+    above = math.isnan(bound) or bound > threshold  # as it is judged: a quotient would round
+    share = bound / threshold if threshold > 0.0 and not math.isnan(bound) else math.inf
     right_cells = BAR_CELLS - BAR_THRESHOLD - 1
-    over = 0 if share <= 1.0 else min(right_cells + 1, math.ceil(min(share - 1.0, 10.0) * BAR_THRESHOLD))
+    left, over = BAR_THRESHOLD, 0
+    if above:
+        over = max(1, math.ceil(min(share - 1.0, 10.0) * BAR_THRESHOLD))
+    else:
+        left = 0 if bound <= 0.0 else min(BAR_THRESHOLD, math.floor(share * BAR_THRESHOLD))
     right = "=" * (right_cells - 1) + ">" if over > right_cells else "=" * over
     return f"{'=' * left:<{BAR_THRESHOLD}}|{right:<{right_cells}}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -63,9 +64,21 @@ def verdict_lines(verdict: Verdict) -> list[Line]:
         *search_lines(verdict.search),
         *(() if verdict.budget is None else (("harm budget", budget_text(verdict.budget)),)),
         *guarantee_lines(verdict.guarantee),
+        *_person_lines(verdict),
         ("policy revision", verdict.policy_revision),
         ("decision id", verdict.decision_id),
     ]
+
+
+def _person_lines(verdict: Verdict) -> list[Line]:
+    """Who let it pass, or until when somebody may."""
+    if verdict.approval is not None:
+        note = f": {verdict.approval.note}" if verdict.approval.note else ""
+        return [("approved", f"by {verdict.approval.approver or '(callers are not told apart)'}{note}")]
+    if verdict.escalation_expires is not None:
+        until = datetime.fromtimestamp(verdict.escalation_expires, UTC).isoformat(timespec="seconds")
+        return [("may be approved until", until)]
+    return []
 
 
 def cautious_text(cautious: CautiousHypothesis | None) -> str:

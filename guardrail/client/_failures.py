@@ -12,6 +12,9 @@ from grpc_status import rpc_status
 
 from guardrail.errors import (
     DecisionNotFound,
+    EscalationClosed,
+    EscalationMismatch,
+    EscalationNotFound,
     GenerationMismatch,
     GuardrailError,
     InvalidInput,
@@ -37,7 +40,10 @@ _BY_REASON: Final[Mapping[tuple[grpc.StatusCode, str], type[GuardrailError]]] = 
     (grpc.StatusCode.NOT_FOUND, WorldNotFound.reason): WorldNotFound,
     (grpc.StatusCode.NOT_FOUND, DecisionNotFound.reason): DecisionNotFound,
     (grpc.StatusCode.NOT_FOUND, SessionNotFound.reason): SessionNotFound,
+    (grpc.StatusCode.NOT_FOUND, EscalationNotFound.reason): EscalationNotFound,
     (grpc.StatusCode.FAILED_PRECONDITION, GenerationMismatch.reason): GenerationMismatch,
+    (grpc.StatusCode.FAILED_PRECONDITION, EscalationClosed.reason): EscalationClosed,
+    (grpc.StatusCode.FAILED_PRECONDITION, EscalationMismatch.reason): EscalationMismatch,
 }
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
+import time
 import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from guardrail.client import _shared
+from guardrail.client import _escalations, _shared
+from guardrail.client._escalations import waits_for_a_person
 from guardrail.client.results import Report, new_observation_id
-from guardrail.domain import JsonObject, JsonValue, Verdict
+from guardrail.domain import Decision, JsonObject, JsonValue, Verdict
 from guardrail.errors import ActionBlocked
 from guardrail.wire import struct_to_dict
 
@@ -74,9 +77,9 @@ class Guarded:
         session = self._session(*args, **kwargs) if callable(self._session) else self._session
         return _shared.question({} if context is None else context, action, session)
 
-    def check(self, asked: _shared.Question) -> Call[Verdict]:
+    def check(self, asked: _shared.Question, approval: str | None = None) -> Call[Verdict]:
         """The call that asks."""
-        return _shared.check(self._policy, self._world, asked, None, None)
+        return _shared.check(self._policy, self._world, asked, None, None, approval)
 
     def report(self, asked: _shared.Question, verdict: Verdict, result: object) -> Call[Reported] | None:
         """The call that reports what was checked with the outcome of the result; None if there is none yet."""
@@ -99,6 +102,31 @@ class Guarded:
             else:
                 del arguments[first.name]
         return arguments
+
+
+def next_wait(verdict: Verdict, until: float) -> float | None:
+    """Seconds to wait before asking again about an escalated action; None if that is no use, or `until` is over.
+
+    Args:
+        verdict: the last one.
+        until: of `time.monotonic()`.
+    """
+    left = until - time.monotonic()
+    if not left > 0 or not (verdict.decision is Decision.ESCALATE or waits_for_a_person(verdict)):
+        return None
+    return min(left, _escalations.APPROVAL_POLL_SECONDS)
+
+
+def waiting(seconds: float | None) -> float:
+    """How long to wait for a person, in seconds; 0 for not at all.
+
+    :raises ValueError: if it is not a finite number of at least 0.
+    """
+    if seconds is None:
+        return 0.0
+    if not (isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"approval_wait is a number of seconds, not {seconds!r}")
+    return float(seconds)
 
 
 def require_accept(verdict: Verdict) -> None:

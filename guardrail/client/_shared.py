@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
 
-def _require(reply: Message, field: str) -> None:
+def require(reply: Message, field: str) -> None:
+    """Insist on a field.
+
+    :raises ValueError: if it is not there.
+    """
     if not reply.HasField(field):
         raise ValueError(f"there is no {field} in it")
 
@@ -70,9 +74,14 @@ def question(context: JsonObject, action: JsonObject, session: str = "") -> Ques
 
 
 def check(
-    policy: str, world: str, asked: Question, policy_revision: str | None, min_revision: int | None
+    policy: str,
+    world: str,
+    asked: Question,
+    policy_revision: str | None,
+    min_revision: int | None,
+    approval: str | None = None,
 ) -> Call[Verdict]:
-    """CheckAction. An answer about another policy, world or revision, or an older posterior, is malformed.
+    """CheckAction. An answer about another policy, world, revision or approval, or an older posterior, is malformed.
 
     :raises ValueError: if `min_revision` is negative.
     """
@@ -80,8 +89,12 @@ def check(
 
     def decode(data: bytes) -> Verdict:
         reply = pb.CheckActionResponse.FromString(data)
-        _require(reply, "verdict")
-        return _answer(reply.verdict, policy, world, revisions)
+        require(reply, "verdict")
+        verdict = _answer(reply.verdict, policy, world, revisions)
+        given = verdict.approval
+        if given is not None and given.escalation_id != approval:
+            raise ValueError(f"it rests on escalation {given.escalation_id!r}, which was not asked for")
+        return verdict
 
     request = pb.CheckActionRequest(
         policy=policy,
@@ -91,6 +104,7 @@ def check(
         policy_revision=revisions.policy,
         min_revision=revisions.least,
         session=asked.session,
+        approval=approval or "",
     )
     return Call("CheckAction", request, decode, no_verdict)
 
@@ -174,7 +188,7 @@ def report(policy: str, world: str, one: Report) -> Call[Reported]:
 
     def decode(data: bytes) -> Reported:
         reply = pb.ReportOutcomeResponse.FromString(data)
-        _require(reply, "result")
+        require(reply, "result")
         return _reported(one, reply.result)
 
     request = pb.ReportOutcomeRequest(policy=policy, world=world, report=_report(one, ""))
@@ -222,7 +236,7 @@ def world(policy: str, name: str) -> Call[WorldState]:
 
     def decode(data: bytes) -> WorldState:
         reply = pb.GetWorldResponse.FromString(data)
-        _require(reply, "world")
+        require(reply, "world")
         message = reply.world
         posterior = PosteriorSummary(
             revision=message.posterior_revision,
@@ -259,9 +273,9 @@ def session(policy: str, world: str, name: str) -> Call[SessionState]:
 
     def decode(data: bytes) -> SessionState:
         reply = pb.GetSessionResponse.FromString(data)
-        _require(reply, "session")
+        require(reply, "session")
         message = reply.session
-        _require(message, "budget")
+        require(message, "budget")
         return SessionState(
             message.policy,
             message.world,
@@ -279,7 +293,9 @@ def decision(decision_id: str) -> Call[LoggedDecision]:
     """GetDecision."""
 
     def decode(data: bytes) -> LoggedDecision:
-        return _logged(pb.GetDecisionResponse.FromString(data))
+        reply = pb.GetDecisionResponse.FromString(data)
+        require(reply, "decision")
+        return logged(reply.decision)
 
     return Call("GetDecision", pb.GetDecisionRequest(decision_id=decision_id), decode, no_service)
 
@@ -288,15 +304,16 @@ def watch(policy: str | None, world: str | None) -> Call[LoggedDecision]:
     """WatchDecisions; `finish` reads one message of the stream."""
 
     def decode(data: bytes) -> LoggedDecision:
-        return _logged(pb.WatchDecisionsResponse.FromString(data))
+        reply = pb.WatchDecisionsResponse.FromString(data)
+        require(reply, "decision")
+        return logged(reply.decision)
 
     request = pb.WatchDecisionsRequest(policy=policy or "", world=world or "")
     return Call("WatchDecisions", request, decode, no_service)
 
 
-def _logged(reply: pb.GetDecisionResponse | pb.WatchDecisionsResponse) -> LoggedDecision:
-    _require(reply, "decision")
-    message = reply.decision
+def logged(message: pb.DecisionRecord) -> LoggedDecision:
+    """A record of the decision log."""
     return LoggedDecision(
         verdict_from_proto(message.verdict),
         struct_to_dict(message.context),
@@ -321,7 +338,7 @@ def policy(name: str) -> Call[PolicyInfo]:
 
     def decode(data: bytes) -> PolicyInfo:
         reply = pb.GetPolicyResponse.FromString(data)
-        _require(reply, "policy")
+        require(reply, "policy")
         return _policy(reply.policy)
 
     return Call("GetPolicy", pb.GetPolicyRequest(name=name), decode, no_service)

@@ -5,19 +5,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from guardrail.client import _shared, _tracing
+from guardrail.approvals import EscalationState
+from guardrail.client import _escalations, _shared, _tracing
 from guardrail.client._call import DEFAULT_TIMEOUT, Call, Metadata, seconds
+from guardrail.client._escalations import waits_for_a_person
 from guardrail.client._failures import from_call
-from guardrail.client._guarded import Guarded, dress, kind_of, refuse, require_accept, unreported
+from guardrail.client._guarded import (
+    Guarded,
+    dress,
+    kind_of,
+    next_wait,
+    refuse,
+    require_accept,
+    unreported,
+    waiting,
+)
 from guardrail.client.access import Tls, Token, access
 from guardrail.client.results import (
     CheckedActions,
+    EscalatedAction,
     LoggedDecision,
     PolicyCheck,
     PolicyInfo,
@@ -146,6 +160,7 @@ class AsyncClient:
         policy_revision: str | None = None,
         min_revision: int | None = None,
         session: str = "",
+        approval: str | None = None,
         timeout: float | None = None,
     ) -> Verdict:
         """Ask about one action. Only a verdict whose `accepted` is true permits it.
@@ -160,13 +175,16 @@ class AsyncClient:
                 says, to have a report counted, whichever replica answers. More than the log holds gives no verdict.
             session: what the action belongs to, where the policy has a harm budget for each session. Every accept
                 takes its share of the budget, whether it is carried out or not.
+            approval: id of the escalation that a person approved for exactly this check: the decision id of the verdict
+                that escalated. It lets one check pass, once.
             timeout: seconds, instead of the client's.
 
         :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there is no verdict, for whatever reason; its `reason` says which.
         """
         asked = _shared.question(context, action, session)
-        return await self._run(_shared.check(policy, world, asked, policy_revision, min_revision), timeout)
+        call = _shared.check(policy, world, asked, policy_revision, min_revision, approval)
+        return await self._run(call, timeout)
 
     async def check_many(
         self,
@@ -269,6 +287,50 @@ class AsyncClient:
         """
         return await self._run(_shared.decision(decision_id))
 
+    async def escalations(
+        self,
+        policy: str | None = None,
+        world: str | None = None,
+        state: EscalationState | str | None = EscalationState.PENDING,
+    ) -> AsyncIterator[EscalatedAction]:
+        """Escalated actions that the caller may see, newest first, fetched page by page.
+
+        Args:
+            policy: only those of this policy.
+            world: only those of this world.
+            state: only those in this state, without one those in any; by default those that wait for a person.
+
+        :raises ValueError: if there is no such state.
+        :raises ServiceError: if a page cannot be fetched.
+        """
+        token = ""
+        while True:
+            page, token = await self._run(_escalations.escalations(policy, world, state, token))
+            for one in page:
+                yield one
+            if not token:
+                return
+
+    async def resolve_escalation(
+        self, escalation_id: str, *, digest: str, approve: bool, note: str = "", timeout: float | None = None
+    ) -> EscalatedAction:
+        """Approve or deny an escalated action. The same words again are answered as before.
+
+        Args:
+            escalation_id: id of the decision that escalated.
+            digest: that of the escalation that the person saw: for anything else nothing is resolved.
+            approve: whether the action may be carried out.
+            note: for the record, at most 500 characters.
+            timeout: seconds, instead of the client's.
+
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises EscalationMismatch: if the digest is another one.
+        :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
+        :raises PermissionDenied: if the caller is the one who asked (SELF_APPROVAL), or approves nothing.
+        :raises ServiceError: if the call failed otherwise; it may have been resolved all the same.
+        """
+        return await self._run(_escalations.resolve(escalation_id, digest, approve, note), timeout)
+
     async def policies(self) -> tuple[PolicyInfo, ...]:
         """The loaded policies, sorted by name, without their documents.
 
@@ -336,6 +398,20 @@ class AsyncClient:
         stream: Send = self._open().unary_stream(call.path, call.serialize, None)
         return AsyncWatch(stream(call.request, metadata=self._access.headers(call)), call)
 
+    async def _permitted(self, plan: Guarded, asked: _shared.Question, patience: float) -> Verdict:
+        """An accept, if need be by a person's approval.
+
+        :raises ActionBlocked: if there is none in time.
+        :raises NoVerdict: if there is no verdict.
+        """
+        until = time.monotonic() + patience
+        first = verdict = await self._run(plan.check(asked))
+        while not verdict.accepted and (pause := next_wait(verdict, until)) is not None:
+            await asyncio.sleep(pause)
+            verdict = await self._run(plan.check(asked, first.decision_id))
+        require_accept(first if waits_for_a_person(verdict) else verdict)
+        return verdict
+
     def guarded(
         self,
         policy: str,
@@ -345,6 +421,7 @@ class AsyncClient:
         context: ContextOf | None = None,
         report: OutcomeOf | None = None,
         session: SessionOf = "",
+        approval_wait: float | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Wrap a coroutine function so that it runs only after an accept of exactly this call.
 
@@ -361,11 +438,15 @@ class AsyncClient:
                 A call that raises reports nothing. If the report fails, its error is raised with a note
                 that the action was carried out.
             session: whose harm budget the calls count in, or a callable that says it from the arguments.
+            approval_wait: seconds to wait for a person to approve a call that is escalated, asking every
+                2 seconds; without it an escalation blocks at once. The escalation's own time ends the wait, too.
 
+        :raises ValueError: if `approval_wait` is not a finite number of at least 0.
         :raises TypeError: if what is wrapped is not a coroutine function.
 
         The wrapped callable raises ActionBlocked for any verdict but an accept, and NoVerdict if there is none.
         """
+        patience = waiting(approval_wait)
 
         def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
             kind = kind_of(function)
@@ -375,8 +456,7 @@ class AsyncClient:
 
             async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
                 asked = plan.ask(wrapper, args, kwargs)
-                verdict = await self._run(plan.check(asked))
-                require_accept(verdict)
+                verdict = await self._permitted(plan, asked, patience)
                 result = await function(*args, **kwargs)
                 try:
                     told = plan.report(asked, verdict, result)

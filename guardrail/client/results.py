@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from guardrail.approvals import EscalationState
     from guardrail.domain import Guarantee, HarmBudget, JsonObject, JsonValue, PosteriorSummary, Verdict
     from guardrail.errors import Problem
 
@@ -160,6 +161,41 @@ class LoggedDecision:
     decided_at: datetime
     caller: str = ""
     generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EscalatedAction:
+    """An escalated action, and what a person said about it.
+
+    Attributes:
+        escalation_id: id of the decision that escalated.
+        policy: name of the policy.
+        policy_revision: digest of the policy document.
+        world: id of the world.
+        caller: who asked; empty if callers are not authenticated.
+        digest: of what an approval holds for: context, action, policy, its revision and world.
+        state: pending, approved, denied, expired or used.
+        opened_at: when it was escalated, UTC.
+        expires_at: until when it may be approved and carried out, UTC.
+        approver: who resolved it; empty while it is pending.
+        resolved_at: when, UTC; None while it is pending.
+        note: what the approver noted.
+        decision: the decision that escalated, with context and action; None if the service lost it in a crash.
+    """
+
+    escalation_id: str
+    policy: str
+    policy_revision: str
+    world: str
+    caller: str
+    digest: str
+    state: EscalationState
+    opened_at: datetime
+    expires_at: datetime
+    approver: str
+    resolved_at: datetime | None
+    note: str
+    decision: LoggedDecision | None
 
 
 @dataclass(frozen=True, slots=True)

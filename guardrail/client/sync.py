@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import grpc
 
-from guardrail.client import _shared, _tracing
+from guardrail.approvals import EscalationState
+from guardrail.client import _escalations, _shared, _tracing
 from guardrail.client._call import DEFAULT_TIMEOUT, Call, Metadata, seconds
+from guardrail.client._escalations import waits_for_a_person
 from guardrail.client._failures import from_call
-from guardrail.client._guarded import Guarded, dress, kind_of, refuse, require_accept, unreported
+from guardrail.client._guarded import (
+    Guarded,
+    dress,
+    kind_of,
+    next_wait,
+    refuse,
+    require_accept,
+    unreported,
+    waiting,
+)
 from guardrail.client.access import Tls, Token, access
 from guardrail.client.results import (
     CheckedActions,
+    EscalatedAction,
     LoggedDecision,
     PolicyCheck,
     PolicyInfo,
@@ -139,6 +152,7 @@ class Client:
         policy_revision: str | None = None,
         min_revision: int | None = None,
         session: str = "",
+        approval: str | None = None,
         timeout: float | None = None,
     ) -> Verdict:
         """Ask about one action. Only a verdict whose `accepted` is true permits it.
@@ -153,13 +167,16 @@ class Client:
                 says, to have a report counted, whichever replica answers. More than the log holds gives no verdict.
             session: what the action belongs to, where the policy has a harm budget for each session. Every accept
                 takes its share of the budget, whether it is carried out or not.
+            approval: id of the escalation that a person approved for exactly this check: the decision id of the verdict
+                that escalated. It lets one check pass, once.
             timeout: seconds, instead of the client's.
 
         :raises ValueError: if `min_revision` is negative.
         :raises NoVerdict: if there is no verdict, for whatever reason; its `reason` says which.
         """
         asked = _shared.question(context, action, session)
-        return self._run(_shared.check(policy, world, asked, policy_revision, min_revision), timeout)
+        call = _shared.check(policy, world, asked, policy_revision, min_revision, approval)
+        return self._run(call, timeout)
 
     def check_many(
         self,
@@ -261,6 +278,49 @@ class Client:
         """
         return self._run(_shared.decision(decision_id))
 
+    def escalations(
+        self,
+        policy: str | None = None,
+        world: str | None = None,
+        state: EscalationState | str | None = EscalationState.PENDING,
+    ) -> Iterator[EscalatedAction]:
+        """Escalated actions that the caller may see, newest first, fetched page by page.
+
+        Args:
+            policy: only those of this policy.
+            world: only those of this world.
+            state: only those in this state, without one those in any; by default those that wait for a person.
+
+        :raises ValueError: if there is no such state.
+        :raises ServiceError: if a page cannot be fetched.
+        """
+        token = ""
+        while True:
+            page, token = self._run(_escalations.escalations(policy, world, state, token))
+            yield from page
+            if not token:
+                return
+
+    def resolve_escalation(
+        self, escalation_id: str, *, digest: str, approve: bool, note: str = "", timeout: float | None = None
+    ) -> EscalatedAction:
+        """Approve or deny an escalated action. The same words again are answered as before.
+
+        Args:
+            escalation_id: id of the decision that escalated.
+            digest: that of the escalation that the person saw: for anything else nothing is resolved.
+            approve: whether the action may be carried out.
+            note: for the record, at most 500 characters.
+            timeout: seconds, instead of the client's.
+
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises EscalationMismatch: if the digest is another one.
+        :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
+        :raises PermissionDenied: if the caller is the one who asked (SELF_APPROVAL), or approves nothing.
+        :raises ServiceError: if the call failed otherwise; it may have been resolved all the same.
+        """
+        return self._run(_escalations.resolve(escalation_id, digest, approve, note), timeout)
+
     def policies(self) -> tuple[PolicyInfo, ...]:
         """The loaded policies, sorted by name, without their documents.
 
@@ -328,6 +388,20 @@ class Client:
         stream: Send = self._channel.unary_stream(call.path, call.serialize, None)
         return Watch(stream(call.request, metadata=self._access.headers(call)), call)
 
+    def _permitted(self, plan: Guarded, asked: _shared.Question, patience: float) -> Verdict:
+        """An accept, if need be by a person's approval.
+
+        :raises ActionBlocked: if there is none in time.
+        :raises NoVerdict: if there is no verdict.
+        """
+        until = time.monotonic() + patience
+        first = verdict = self._run(plan.check(asked))
+        while not verdict.accepted and (pause := next_wait(verdict, until)) is not None:
+            self._closed.wait(pause)
+            verdict = self._run(plan.check(asked, first.decision_id))
+        require_accept(first if waits_for_a_person(verdict) else verdict)
+        return verdict
+
     def guarded(
         self,
         policy: str,
@@ -337,6 +411,7 @@ class Client:
         context: ContextOf | None = None,
         report: OutcomeOf | None = None,
         session: SessionOf = "",
+        approval_wait: float | None = None,
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """Wrap a callable so that it runs only after an accept of exactly this call.
 
@@ -353,11 +428,15 @@ class Client:
                 A call that raises reports nothing. If the report fails, its error is raised with a note
                 that the action was carried out.
             session: whose harm budget the calls count in, or a callable that says it from the arguments.
+            approval_wait: seconds to wait for a person to approve a call that is escalated, asking every
+                2 seconds; without it an escalation blocks at once. The escalation's own time ends the wait, too.
 
+        :raises ValueError: if `approval_wait` is not a finite number of at least 0.
         :raises TypeError: if what is wrapped is a coroutine function or a generator function, or is not callable.
 
         The wrapped callable raises ActionBlocked for any verdict but an accept, and NoVerdict if there is none.
         """
+        patience = waiting(approval_wait)
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
             kind = kind_of(function)
@@ -369,8 +448,7 @@ class Client:
 
             def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
                 asked = plan.ask(wrapper, args, kwargs)
-                verdict = self._run(plan.check(asked))
-                require_accept(verdict)
+                verdict = self._permitted(plan, asked, patience)
                 result = function(*args, **kwargs)
                 try:
                     told = plan.report(asked, verdict, result)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from guardrail.budgets import MISSING, Ground, Terms, delta_of, promise, refusal, terms_of
-from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBudget, ReasonCode, Verdict
+from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBudget, Reason, ReasonCode, Verdict
 from guardrail.errors import SessionNotFound, StoreCorrupt
 from guardrail.overruling import accepts_safest_first, overruled
 from guardrail.store.base import NewReservation, Reserved
@@ -69,7 +69,7 @@ class Budgets:
             return given
         if terms.per == "session" and not session:
             for place in places:
-                given[place] = overruled(given[place], MISSING)
+                given[place] = overruled(given[place], _approved_in_vain(MISSING, given[place]))
                 self._metrics.budget_refused(policy.name, ReasonCode.SESSION_MISSING)
             return given
         session = session if terms.per == "session" else ""
@@ -80,6 +80,7 @@ class Budgets:
                 given[place] = replace(given[place], budget=budget)
             else:
                 reason = refusal(reserved.refused, reserved.terms, given[place].harm_bound, reserved.spent)
+                reason = _approved_in_vain(reason, given[place])
                 given[place] = overruled(given[place], reason, budget)
                 self._metrics.budget_refused(policy.name, reserved.refused)
         return given
@@ -155,6 +156,12 @@ def _fail(taken: list[tuple[list[NewReservation], asyncio.Future[list[Reserved]]
                 future.cancel()
             else:
                 future.set_exception(error)
+
+
+def _approved_in_vain(reason: Reason, verdict: Verdict) -> Reason:
+    if verdict.approval is None:
+        return reason
+    return replace(reason, message=f"{reason.message}; escalation {verdict.approval.escalation_id!r} is used up")
 
 
 def _reservation(verdict: Verdict, session: str, terms: Terms, generation: int) -> NewReservation:

@@ -23,6 +23,7 @@ DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
 _REASONS: Final = frozenset({*REASONS, CANCELLED, DEADLINE_EXCEEDED})
 
 ReportResult = Literal["taken_up", "duplicate", "conflict", "refused"]
+EscalationEvent = Literal["opened", "approved", "denied", "used"]
 WORLD_STATES: Final = ("serving", "refuted", "failed", "broken")
 
 
@@ -90,6 +91,13 @@ DEFINITIONS: Final = (
         "reports",
         ("policy", "result"),
         "Outcomes reported: taken_up, duplicate (counted before), conflict (id used with other content), or refused.",
+    ),
+    Definition(
+        "guardrail_escalations_total",
+        "counter",
+        "escalations",
+        ("policy", "event"),
+        "Escalations that were opened here, approved, denied, or used by a check.",
     ),
     Definition(
         "guardrail_refusals_total", "counter", "calls", ("reason",), "Calls that ended with a status other than OK."
@@ -219,6 +227,10 @@ class Metrics:
     def reported(self, policy: str, result: ReportResult, count: int = 1) -> None:
         """Count reports about worlds of a loaded policy."""
         self._child("guardrail_reports_total", policy, result).inc(count)
+
+    def escalation(self, policy: str, event: EscalationEvent, count: int = 1) -> None:
+        """Count what happened to escalations of a loaded policy."""
+        self._child("guardrail_escalations_total", policy, event).inc(count)
 
     def refused(self, reason: str) -> None:
         """Count a call that ends with a status other than OK."""

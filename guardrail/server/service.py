@@ -9,8 +9,19 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from guardrail.approvals import EscalationState
 from guardrail.canonical import canonical_json, digest
-from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
+from guardrail.domain import (
+    Decision,
+    Guarantee,
+    HarmBound,
+    JsonObject,
+    JsonValue,
+    PosteriorSummary,
+    Reason,
+    ReasonCode,
+    Verdict,
+)
 from guardrail.errors import (
     DeadlinePassed,
     DecisionNotFound,
@@ -21,10 +32,11 @@ from guardrail.errors import (
     WorldNotFound,
     WorldUnavailable,
 )
-from guardrail.guard import STALE, PreparedCheck
+from guardrail.guard import STALE, Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
 from guardrail.server import tracing
+from guardrail.server.approving import Approving, EscalationView, Place
 from guardrail.server.budgets import Budgets, SessionView
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
@@ -34,7 +46,6 @@ from guardrail.server.security.grants import ANYONE, Caller
 from guardrail.server.security.quota import WorldQuota
 from guardrail.server.security.self_report import require_no_self_report
 from guardrail.server.watchers import Watchers
-from guardrail.server.world import World
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, ResetRecord, Store, WorldRecord
 from guardrail.store.decisions import LoggedDecision
@@ -84,6 +95,7 @@ class Service:
         self._metrics = metrics
         self._resetting = Resetting(registry, writer, store)
         self._quota = WorldQuota(store)
+        self._approving = Approving(writer, store, metrics)
         self._budgets = Budgets(writer, store, metrics)
 
     async def check(
@@ -97,6 +109,7 @@ class Service:
         expires: float | None = None,
         min_revision: int = 0,
         caller: Caller = ANYONE,
+        approval: str = "",
         session: str = "",
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
@@ -111,13 +124,15 @@ class Service:
             expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             min_revision: how many observations the verdicts must rest on at least.
             caller: who asks.
+            approval: id of the escalation that was approved for the one action; empty if there is none.
             session: whose harm budget accepts take their share of; empty if the check names none.
 
-        :raises DeadlinePassed: if `expires` came before the bounds, or before their share of a budget was set aside.
+        :raises DeadlinePassed: if `expires` came before the bounds, or before what they came to was kept.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises RevisionMismatch: if `revision` is set and is not the loaded one.
         :raises RevisionNotReached: if the world's log holds fewer than `min_revision` observations.
-        :raises StoreError: if the log had to be read and cannot be, or no share of a budget could be set aside.
+        :raises StoreError: if the log had to be read and cannot be, or an escalation cannot be kept or used,
+            or no share of a harm budget could be set aside.
         :raises DecisionLogUnavailable: if the decision could not be logged.
         :raises LimitExceeded: if too many checks wait.
         :raises WorldUnavailable: if the world's posterior is lost.
@@ -129,30 +144,31 @@ class Service:
             loaded = self._loaded(policy, revision)
         judge = loaded.judge
         prepared = [judge.prepare(context, action) for action in actions]
-        found = await self._bounds(loaded, world_id, prepared, deadline, expires)
-        bounds, posterior_revision, generation, asked = found
+        bounds, posterior_revision, generation = await self._bounds(loaded, world_id, prepared, deadline, expires)
         _require_in_time(expires, "a bound was there")
         notices = self._registry.notices.present
         if not judge.oracle.needs_current:
             notices += self._following.notices()
-
-        def decide(check: PreparedCheck, bound: HarmBound | None) -> Verdict:
-            return judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
-
-        verdicts = list(map(decide, prepared, bounds))
-        if len(verdicts) == 1:
-            structlog.contextvars.bind_contextvars(decision_id=verdicts[0].decision_id)
+        verdicts = [
+            judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
+            for check, bound in zip(prepared, bounds, strict=True)
+        ]
+        found = verdicts
+        if approval:
+            verdicts = [
+                await self._approving.use(verdict, context, action, approval, caller)
+                for verdict, action in zip(verdicts, actions, strict=True)
+            ]
+        # An approved action takes its share, too. Asked the other way round, each check that waits for a person would.
         verdicts = await self._budgets.spend(judge.policy, verdicts, session, generation)
-        _require_in_time(expires, "its share of the harm budget was set aside")
-        if judge.oracle.needs_current and any(verdict.budget is not None for verdict in verdicts):
-            # That took its time, too. What was set aside stays so.
-            if await self._current(loaded, world_id, asked, posterior_revision) is None:
-                stale = [decide(c, None if b is None else STALE) for c, b in zip(prepared, bounds, strict=True)]
-                kept = zip(stale, verdicts, strict=True)
-                verdicts = [replace(s, decision_id=v.decision_id, budget=v.budget) for s, v in kept]
-            _require_in_time(expires, "the posterior was known to be current")
+        verdicts = await self._approving.open(judge.policy, verdicts, context, actions, caller)
+        if verdicts != found and not await self._still_current(loaded, world_id, posterior_revision, generation):
+            verdicts = [_outdated(judge, prepared[i], verdict, generation) for i, verdict in enumerate(verdicts)]
+        _require_in_time(expires, "the verdict was kept")
         now = time.time()
         for action, verdict in zip(actions, verdicts, strict=True):
+            if len(actions) == 1:
+                structlog.contextvars.bind_contextvars(decision_id=verdict.decision_id)
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
@@ -167,9 +183,8 @@ class Service:
         prepared: Sequence[PreparedCheck],
         deadline: float | None,
         expires: float | None,
-    ) -> tuple[list[HarmBound | None], int, int, World]:
-        """Bounds, revision and generation of their posterior, and the world it is of: the current one, where an older
-        one is unsound.
+    ) -> tuple[list[HarmBound | None], int, int]:
+        """Bounds, and revision and generation of their posterior: the current one, where an older one is unsound.
 
         Where others write to the log as well, it is read once the bounds are computed. There is no await between
         the last comparison and the reply, so no outcome is taken up in between. If outcomes keep coming in faster
@@ -177,34 +192,39 @@ class Service:
 
         :raises StoreError: if the log had to be read and cannot be: then nothing is known to be current.
         """
+        policy = loaded.judge.policy.name
         for _ in range(ATTEMPTS):
             asked = self._registry.world(loaded, world_id)
             with tracing.part("guardrail.kernel"):
                 bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
-                return bounds, revision, asked.log_generation, asked
-            world = await self._current(loaded, world_id, asked, revision)
-            if world is not None:
-                return bounds, revision, world.log_generation, world
-        return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation, asked
+                return bounds, revision, asked.log_generation
+            if self._following.shared:
+                await self._registry.catch_up.run(policy, world_id)
+            # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
+            if self._registry.policy(policy) is loaded:
+                world = self._registry.world(loaded, world_id)
+                # Without observations every generation of a world stands at the prior.
+                if world.committed == revision and (world.generation == asked.generation or not revision):
+                    return bounds, revision, world.log_generation
+        return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation
 
-    async def _current(self, loaded: LoadedPolicy, world_id: str, asked: World, revision: int) -> World | None:
-        """The world as it is now, if a posterior of so many observations is its current one; else None.
+    async def _still_current(self, loaded: LoadedPolicy, world_id: str, revision: int, generation: int) -> bool:
+        """False if outcomes came in while a verdict was being kept, and only the current posterior counts.
 
-        There is no await after the comparison.
+        There is no await between the comparison and the return.
 
         :raises StoreError: if the log had to be read and cannot be.
         """
+        if not loaded.judge.oracle.needs_current:
+            return True
         policy = loaded.judge.policy.name
         if self._following.shared:
             await self._registry.catch_up.run(policy, world_id)
-        if self._registry.policy(policy) is not loaded:
-            return None
-        # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
+        if self._registry.find_policy(policy) is not loaded:
+            return False
         world = self._registry.world(loaded, world_id)
-        # Without observations every generation of a world stands at the prior.
-        same = world.committed == revision and (world.generation == asked.generation or not revision)
-        return world if same else None
+        return world.committed == revision and (world.log_generation == generation or not revision)
 
     async def report(
         self, policy: str, world_id: str, reports: Sequence[Report], caller: Caller = ANYONE
@@ -325,6 +345,34 @@ class Service:
             raise DecisionNotFound(f"no decision {decision_id!r} is in the log")
         return found
 
+    async def resolve_escalation(
+        self, escalation_id: str, digest: str, approve: bool, note: str, caller: Caller = ANYONE
+    ) -> EscalationView:
+        """Approve or deny an escalated action; the same words again are answered as before.
+
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises PermissionDenied: SELF_APPROVAL if the caller is the one who asked.
+        :raises EscalationMismatch: if the digest is another one.
+        :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
+        :raises StoreError: if the store failed; it may have been resolved all the same.
+        """
+        return await self._approving.view(await self._approving.resolve(escalation_id, digest, approve, note, caller))
+
+    async def escalations(
+        self,
+        policy: str,
+        world: str,
+        state: EscalationState | None,
+        after: Place | None,
+        limit: int,
+        caller: Caller = ANYONE,
+    ) -> tuple[list[EscalationView], Place | None]:
+        """Escalations that the caller may see, newest first, and where the next page begins; None on the last.
+
+        :raises StoreError: if the store cannot be read.
+        """
+        return await self._approving.page(policy, world, state, after, limit, caller)
+
     def watch(self, policy: str, world_id: str) -> AsyncIterator[LoggedDecision]:
         """Decisions from now on; empty strings match everything.
 
@@ -378,6 +426,20 @@ class Service:
             await loaded.reporting.wait()
             loaded = self._registry.policy(policy)
         return loaded
+
+
+def _outdated(judge: Judge, check: PreparedCheck, verdict: Verdict, generation: int) -> Verdict:
+    """A rejection in the place of an accept that rests on a posterior which is not the current one any more."""
+    if verdict.found is not Decision.ACCEPT:
+        return verdict
+    bound = STALE
+    if verdict.approval is not None:
+        message = f"outcomes came in while escalation {verdict.approval.escalation_id!r} was used: it is used up"
+        bound = replace(STALE, failure=Reason(ReasonCode.STALE_POSTERIOR, message))
+    rejected = judge.decide(
+        check, bound, verdict.world, verdict.posterior_revision, verdict.notices, generation=generation
+    )
+    return replace(rejected, decision_id=verdict.decision_id, budget=verdict.budget)
 
 
 def _require_in_time(expires: float | None, what: str) -> None:

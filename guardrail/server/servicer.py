@@ -19,6 +19,7 @@ from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract, tracing
 from guardrail.server.admission import Door
 from guardrail.server.budgets import SessionView
+from guardrail.server.listing import escalation_message, escalations_page, place_of
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
 from guardrail.server.requests import admit
@@ -37,6 +38,7 @@ from guardrail.wire import (
     value_to_plain,
     verdict_to_proto,
 )
+from guardrail.wire_approvals import STATE_FROM_PROTO
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -139,7 +141,8 @@ class Servicer:
             *_deadlines(context),
             request.min_revision,
             caller,
-            request.session,
+            session=request.session,
+            approval=request.approval,
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
@@ -155,7 +158,7 @@ class Servicer:
             *_deadlines(context),
             request.min_revision,
             caller,
-            request.session,
+            session=request.session,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(
@@ -252,11 +255,19 @@ class Servicer:
 
     @unary
     async def ListEscalations(self, request: Any, context: Context, caller: Caller) -> pb.ListEscalationsResponse:
-        raise NotImplementedError
+        state, after = STATE_FROM_PROTO.get(request.state), place_of(request.page_token)
+        views, following = await self._service.escalations(
+            request.policy, request.world, state, after, request.page_size or 100, caller
+        )
+        return escalations_page(views, following, _decision)
 
     @unary
     async def ResolveEscalation(self, request: Any, context: Context, caller: Caller) -> pb.ResolveEscalationResponse:
-        raise NotImplementedError
+        approve = request.resolution == pb.RESOLUTION_APPROVE
+        view = await self._service.resolve_escalation(
+            request.escalation_id, request.digest, approve, request.note, caller
+        )
+        return pb.ResolveEscalationResponse(escalation=escalation_message(view, _decision))
 
     def _seen(self, caller: Caller) -> list[Policy]:
         return [policy for policy in self._service.policies() if caller.sees("ListPolicies", policy.name)]

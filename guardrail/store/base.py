@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from guardrail.approvals import Escalation, EscalationState
     from guardrail.budgets import Ground, Terms
-    from guardrail.domain import ReasonCode
+    from guardrail.domain import Reason, ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +323,67 @@ class Store(Protocol):
         """What a session, or with an empty name the window of a world, has spent; None if nothing ever was.
 
         :raises StoreCorrupt: if a record is damaged.
+        """
+        ...
+
+    def open_escalations(self, batch: Sequence[Escalation]) -> None:
+        """Keep new escalations in one transaction that is durable when this returns.
+
+        Must: leave one that is there as it stands, so that a batch whose fate is unknown may be opened again.
+
+        :raises StoreError: if the transaction failed, or an id is used for something else; nothing was written.
+        """
+        ...
+
+    def resolve_escalation(
+        self, escalation_id: str, digest: str, approve: bool, approver: str, note: str, now: float
+    ) -> Escalation:
+        """Take note of what a person says of an escalation; durable when this returns. The escalation as it stands.
+
+        Must: decide as `approvals.resolved` does, and exclude every other change of it meanwhile, in any process.
+
+        :raises EscalationNotFound: if there is none of that id.
+        :raises EscalationMismatch: if the digest is another one.
+        :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
+        :raises StoreError: if the transaction failed. It may have been written: saying the same again is safe.
+        """
+        ...
+
+    def use_escalation(
+        self, escalation_id: str, digest: str, caller: str, decision_id: str, now: float
+    ) -> Escalation | Reason:
+        """Use an approval up; durable when this returns. The escalation as it stands, or why it may not be used.
+
+        Must: decide as `approvals.used` does, and exclude every other change of it meanwhile, in any process: of
+        decisions that want to use it at the same time exactly one may.
+
+        :raises StoreError: if the transaction failed. It may have been used: the same decision may use it again.
+        """
+        ...
+
+    def escalation(self, escalation_id: str) -> Escalation | None:
+        """One escalation; None if there is none of that id."""
+        ...
+
+    def escalations(
+        self,
+        policy: str | None = None,
+        world: str | None = None,
+        state: EscalationState | None = None,
+        *,
+        now: float,
+        after: tuple[float, str] | None = None,
+        limit: int = 100,
+    ) -> list[Escalation]:
+        """A page of escalations, newest first.
+
+        Args:
+            policy: only those of this policy.
+            world: only those of this world.
+            state: only those that are in this state at `now`.
+            now: seconds since the epoch.
+            after: `opened_at` and `escalation_id` of the last one of the page before.
+            limit: most of them.
         """
         ...
 

@@ -141,6 +141,11 @@ def reset_checksum(record: ResetRecord) -> bytes:
     )
 
 
+def escalation_checksum(fields: Sequence[object]) -> bytes:
+    """16 bytes that change if any part of an escalation does."""
+    return checksum(tuple(fields))
+
+
 def policy_checksum(revision: object, name: object, document: object, recorded_at: object) -> bytes:
     """16 bytes that change if any part of a recorded policy does."""
     return checksum((revision, name, document, recorded_at))

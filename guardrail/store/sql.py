@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from guardrail.errors import StoreError
+from guardrail.store import escalations as escalated
 from guardrail.store.base import (
     Appended,
     BudgetRecord,
@@ -60,6 +61,8 @@ from guardrail.store.tables import decisions, observations, policies, worlds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from guardrail.approvals import Escalation, EscalationState
+    from guardrail.domain import Reason
     from guardrail.store.backend import Backend
 
 CHUNK = 2_000
@@ -318,6 +321,68 @@ class SqlStore:
         :raises StoreError: if the store cannot be read.
         """
         return read_budget(self._sessions.read, (policy, world, session), time.time())
+
+    # ------------------------------------------------------------ escalations
+
+    def open_escalations(self, batch: Sequence[Escalation]) -> None:
+        """Keep new escalations in one transaction that is durable when this returns; those that are there stay.
+
+        :raises StoreError: if the transaction failed, or an id is used for something else; nothing was written.
+        """
+        if not batch:
+            return
+        with self._sessions.write([escalated.excluded(new.escalation_id) for new in batch]) as connection:
+            escalated.open_new(connection, batch)
+
+    def resolve_escalation(
+        self, escalation_id: str, digest: str, approve: bool, approver: str, note: str, now: float
+    ) -> Escalation:
+        """Take note of what a person says of an escalation; the escalation as it stands.
+
+        :raises EscalationNotFound: if there is none of that id.
+        :raises EscalationMismatch: if the digest is another one.
+        :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
+        :raises StoreError: if the transaction failed. It may have been written: saying the same again is safe.
+        """
+        with self._sessions.write([escalated.excluded(escalation_id)]) as connection:
+            return escalated.resolve(connection, escalation_id, digest, approve, approver, note, now)
+
+    def use_escalation(
+        self, escalation_id: str, digest: str, caller: str, decision_id: str, now: float
+    ) -> Escalation | Reason:
+        """Use an approval up, once; the escalation as it stands, or why it may not be used.
+
+        :raises StoreError: if the transaction failed. It may have been used: the same decision may use it again.
+        """
+        with self._sessions.write([escalated.excluded(escalation_id)]) as connection:
+            return escalated.use(connection, escalation_id, digest, caller, decision_id, now)
+
+    def escalation(self, escalation_id: str) -> Escalation | None:
+        """One escalation; None if there is none of that id.
+
+        :raises StoreCorrupt: if the record is damaged.
+        :raises StoreError: if the store cannot be read.
+        """
+        found = self._sessions.read(escalated.select_one(escalation_id))
+        return escalated.read(found[0]) if found else None
+
+    def escalations(
+        self,
+        policy: str | None = None,
+        world: str | None = None,
+        state: EscalationState | None = None,
+        *,
+        now: float,
+        after: tuple[float, str] | None = None,
+        limit: int = 100,
+    ) -> list[Escalation]:
+        """A page of escalations, newest first.
+
+        :raises StoreCorrupt: if a record is damaged.
+        :raises StoreError: if the store cannot be read.
+        """
+        found = self._sessions.read(escalated.select_page(policy, world, state, now, after, limit))
+        return [escalated.read(row) for row in found]
 
     # ------------------------------------------------------------ policies and snapshots
 

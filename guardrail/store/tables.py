@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_REVISION = "guardrail_0003"
+SCHEMA_REVISION = "guardrail_0004"
 """The newest migration."""
 
 VERSION_TABLE = "guardrail_schema"
@@ -98,6 +98,28 @@ decisions = Table(
     UniqueConstraint("decision_id", name="uq_decisions_id"),
     Index("ix_decisions_order", "world_id", "policy_revision", "posterior_revision", "decided_at", "id"),
 )
+
+escalations = Table(
+    "escalations",
+    metadata,
+    Column("escalation_id", _Name, primary_key=True),
+    Column("policy", _Name, nullable=False),
+    Column("policy_revision", _Name, nullable=False),
+    Column("world", _Name, nullable=False),
+    Column("caller", _Name, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("state", String, nullable=False),
+    Column("approver", _Name, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("resolved_at", Double, nullable=True),
+    Column("used_at", Double, nullable=True),
+    Column("used_by", _Name, nullable=False),
+    Column("checksum", LargeBinary, nullable=False),
+    Index("ix_escalations_opened", "opened_at", "escalation_id"),
+)
+"""Escalated actions, and what a person said about them."""
 
 snapshots = Table(
     "snapshots",

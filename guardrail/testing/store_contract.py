@@ -21,9 +21,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guardrail.approvals import Escalation, EscalationState
 from guardrail.budgets import Ground, Terms
-from guardrail.domain import ReasonCode
-from guardrail.errors import GenerationMismatch, StoreError, WorldNotFound
+from guardrail.domain import Reason, ReasonCode
+from guardrail.errors import (
+    EscalationClosed,
+    EscalationMismatch,
+    EscalationNotFound,
+    GenerationMismatch,
+    StoreError,
+    WorldNotFound,
+)
 from guardrail.store.base import (
     Appended,
     Changes,
@@ -37,7 +45,7 @@ from guardrail.store.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 AWKWARD_TEXT = ("plain", "it's", '"quoted"', "%s ? :name", "ünïcødé ☃ 𝒳", "line\nbreak", " spaces ", "x" * 10_000)
@@ -89,6 +97,37 @@ def duplicate_of(sequence: int, generation: int = 1) -> Appended:
 def conflict_with(sequence: int, generation: int = 1) -> Appended:
     """The result for an observation whose id was accepted at that place with other content."""
     return Appended(sequence, duplicate=False, conflict=True, generation=generation)
+
+
+DIGEST = "0" * 64
+
+
+def escalation(escalation_id: str, **other: object) -> Escalation:
+    """A pending escalation of the caller `agent`."""
+    names = (escalation_id, "policy", "revision", "world", "agent", DIGEST)
+    return replace(Escalation(*names, opened_at=1.0, expires_at=1e12), **other)  # type: ignore[arg-type]
+
+
+def race_for(escalation_id: str, stores: Sequence[Store]) -> list[bool]:
+    """Lets each of the stores use one approval at the same time; whether it could, those that could first."""
+    start, outcomes = threading.Barrier(len(stores)), [False] * len(stores)
+
+    def use(place: int) -> None:
+        start.wait()
+        outcome = stores[place].use_escalation(escalation_id, DIGEST, "agent", f"decision-{place}", 2.0)
+        outcomes[place] = isinstance(outcome, Escalation)
+
+    threads = [threading.Thread(target=use, args=(place,)) for place in range(len(stores))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(outcomes, reverse=True)
+
+
+def _refusal(outcome: Escalation | Reason) -> ReasonCode:
+    assert isinstance(outcome, Reason)
+    return outcome.code
 
 
 class StoreContract(ABC):
@@ -638,6 +677,98 @@ class StoreContract(ABC):
         for other in stores:
             if other is not store:
                 other.close()
+
+    # ------------------------------------------------------------ escalations
+
+    def test_escalations_come_back_as_they_were(self, store: Store) -> None:
+        """Every field, by id and in pages, newest first; an unknown id is None; opening again changes nothing."""
+        opened = [
+            escalation(f"id-{i}", policy=text, world=text, caller=text, opened_at=1e9 + i / 7)
+            for i, text in enumerate(AWKWARD_TEXT)
+        ]
+        store.open_escalations(opened)
+        store.open_escalations([])
+        said = store.resolve_escalation("id-1", DIGEST, True, "it's ☃", "a\nnote", 5.5)
+        assert said == replace(
+            opened[1], state=EscalationState.APPROVED, approver="it's ☃", note="a\nnote", resolved_at=5.5
+        )
+        store.open_escalations([opened[1], opened[2]])
+        assert [store.escalation(one.escalation_id) for one in opened] == [opened[0], said, *opened[2:]]
+        assert store.escalation("unknown") is None
+        assert store.escalations(now=0.0) == [*reversed(opened[2:]), said, opened[0]]
+        assert store.escalations(AWKWARD_TEXT[2], AWKWARD_TEXT[2], now=0.0) == [opened[2]]
+
+    def test_another_escalation_under_an_id_is_refused(self, store: Store) -> None:
+        """It undoes the batch."""
+        store.open_escalations([escalation("a")])
+        with pytest.raises(StoreError):
+            store.open_escalations([escalation("b"), escalation("a", digest="f" * 64)])
+        assert store.escalation("b") is None
+
+    def test_escalations_page_by_state_at_a_time(self, store: Store) -> None:
+        """Places at equal times are told apart by id; what has expired is neither pending nor approved."""
+        store.open_escalations([escalation(f"{i:02}", opened_at=float(i // 3), expires_at=50.0 + i) for i in range(12)])
+        store.resolve_escalation("01", DIGEST, True, "p", "", 1.0)
+        store.resolve_escalation("02", DIGEST, False, "p", "", 1.0)
+        store.resolve_escalation("11", DIGEST, True, "p", "", 1.0)
+        store.use_escalation("11", DIGEST, "agent", "d", 1.0)
+        found: list[str] = []
+        after = None
+        while page := store.escalations("policy", now=0.0, after=after, limit=5):
+            after = (page[-1].opened_at, page[-1].escalation_id)
+            found += [one.escalation_id for one in page]
+        assert found == [f"{i:02}" for i in reversed(range(12))]
+
+        def ids(state: EscalationState, now: float) -> list[str]:
+            return [one.escalation_id for one in store.escalations(state=state, now=now)]
+
+        assert ids(EscalationState.DENIED, 99.0) == ["02"]
+        assert ids(EscalationState.USED, 99.0) == ["11"]
+        assert ids(EscalationState.APPROVED, 50.0) == ["01"]
+        assert ids(EscalationState.APPROVED, 51.0) == []
+        assert ids(EscalationState.EXPIRED, 51.0) == ["01", "00"]
+        assert ids(EscalationState.PENDING, 59.0) == ["10"]
+        assert store.escalations("policy", "other", now=0.0) == store.escalations("other", now=0.0) == []
+
+    def test_an_approval_is_used_once(self, store: Store) -> None:
+        """By the first decision, which may ask again; every other one is told why not."""
+        store.open_escalations([escalation("a", expires_at=9.0)])
+        assert _refusal(store.use_escalation("a", DIGEST, "agent", "d1", 1.0)) == ReasonCode.APPROVAL_PENDING
+        store.resolve_escalation("a", DIGEST, True, "person", "", 2.0)
+        for digest, caller in (("f" * 64, "agent"), (DIGEST, "other")):
+            assert _refusal(store.use_escalation("a", digest, caller, "d1", 3.0)) == ReasonCode.APPROVAL_MISMATCH
+        assert _refusal(store.use_escalation("a", DIGEST, "agent", "d1", 9.0)) == ReasonCode.APPROVAL_EXPIRED
+        assert _refusal(store.use_escalation("b", DIGEST, "agent", "d1", 3.0)) == ReasonCode.APPROVAL_UNKNOWN
+        after = store.use_escalation("a", DIGEST, "agent", "d1", 3.0)
+        assert after == store.escalation("a")
+        assert isinstance(after, Escalation)
+        assert (after.state, after.used_by, after.used_at) == (EscalationState.USED, "d1", 3.0)
+        assert store.use_escalation("a", DIGEST, "agent", "d1", 99.0) == after
+        assert _refusal(store.use_escalation("a", DIGEST, "agent", "d2", 3.0)) == ReasonCode.APPROVAL_USED
+
+    def test_a_resolution_stands(self, store: Store) -> None:
+        """The same words of the same person again change nothing, even late; any other are refused."""
+        store.open_escalations([escalation("a", expires_at=9.0), escalation("late", expires_at=9.0)])
+        first = store.resolve_escalation("a", DIGEST, False, "person", "no", 1.0)
+        assert store.resolve_escalation("a", DIGEST, False, "person", "no", 99.0) == first
+        for approve, approver, note in ((True, "person", "no"), (False, "other", "no"), (False, "person", "")):
+            with pytest.raises(EscalationClosed):
+                store.resolve_escalation("a", DIGEST, approve, approver, note, 2.0)
+        with pytest.raises(EscalationMismatch):
+            store.resolve_escalation("a", "f" * 64, False, "person", "no", 2.0)
+        with pytest.raises(EscalationClosed):
+            store.resolve_escalation("late", DIGEST, True, "person", "", 9.0)
+        with pytest.raises(EscalationNotFound):
+            store.resolve_escalation("none", DIGEST, True, "person", "", 1.0)
+        assert store.escalation("a") == first
+
+    def test_of_decisions_that_use_an_approval_at_once_one_may(self, store: Store) -> None:
+        """Eight threads, many times over."""
+        for number in range(10):
+            name = f"id-{number}"
+            store.open_escalations([escalation(name)])
+            store.resolve_escalation(name, DIGEST, True, "person", "", 1.0)
+            assert race_for(name, [store] * 8) == [True] + [False] * 7
 
     # ------------------------------------------------------------ policies and snapshots
 

@@ -24,6 +24,10 @@ COMMANDS = [
     ["policy", "compare"],
     ["policy", "init"],
     ["policy", "reload"],
+    ["approvals", "list"],
+    ["approvals", "show"],
+    ["approvals", "approve"],
+    ["approvals", "deny"],
     ["callers", "check"],
     ["keys", "new"],
 ]

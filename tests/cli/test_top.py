@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import guardrail
+from guardrail.server.security.keys import hash_line, new_key
 
 
 class Top:
@@ -133,3 +134,33 @@ def test_in_a_terminal_it_draws_until_ctrl_c_and_leaves_the_terminal_as_it_was(s
     os.close(controller)
     assert process.returncode == 0
     assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l") == 1
+
+
+def test_who_may_not_look_is_told_so(cli, service_parts, policy_file, tmp_path, monkeypatch):
+    start, stop = service_parts
+    viewer, agent = new_key(), new_key()
+    callers = tmp_path / "callers.yaml"
+    callers.write_text(
+        "schema: guardrail/callers/v1\ncallers:\n"
+        + "".join(
+            f"  - name: {role}\n    keys: ['{hash_line(key)}']\n"
+            f"    grants: [{{roles: [{role}], policies: ['*'], worlds: ['*']}}]\n"
+            for role, key in (("viewer", viewer), ("agent", agent))
+        )
+    )
+    process, serving = start(policy_file, tmp_path / "a.db", "--callers", str(callers))
+    arguments = ("top", "--once", "--json", "--interval", "1", "--target", serving["listen"])
+    for key, code, reason in (
+        (None, 3, "CREDENTIALS_MISSING"),
+        (agent, 3, "PERMISSION_DENIED"),
+        (viewer, 0, None),
+    ):
+        if key is not None:
+            monkeypatch.setenv("GUARDRAIL_TOKEN", key)
+        result = cli(*arguments)
+        assert result.code == code
+        if reason is None:
+            assert result.json["link"]["connected"]
+        else:
+            assert json.loads(result.err)["error"]["reason"] == reason
+    assert stop(process)[0] == 0

@@ -156,6 +156,12 @@ def test_a_bar_passes_the_mark_exactly_if_the_bound_is_above_the_threshold(bound
     assert (drawn_bar[BAR_THRESHOLD + 1] != " ") == (math.isnan(bound) or bound > threshold)
 
 
+@given(st.floats(0, 1))
+def test_a_bound_just_above_its_threshold_passes_the_mark(threshold):
+    assert bar(threshold, threshold)[BAR_THRESHOLD + 1] == " "
+    assert bar(math.nextafter(threshold, 2), threshold)[BAR_THRESHOLD + 1] == "="
+
+
 @given(st.text())
 def test_nothing_of_the_service_is_obeyed_by_the_terminal(text):
     made = tally(one(world=text, policy=text, message=text, notices={text: text}), policies=(text,))

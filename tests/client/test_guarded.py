@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from guardrail.client import _escalations
 from guardrail.client.aio import AsyncClient
 from guardrail.client.sync import Client
 from guardrail.domain import Decision
@@ -536,3 +537,100 @@ def test_the_asyncio_client_does_the_same():
     channel = Closing()
     asyncio.run(guarded_async(channel))
     assert [request.session for request in channel.asked] == ["order-7"]
+
+
+# ---------------------------------------------------------------- waiting for a person
+
+
+def rejected(code):
+    return {"decision": pb.DECISION_REJECT, "reasons": [pb.Reason(code=code)]}
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(_escalations, "APPROVAL_POLL_SECONDS", 0.001)
+
+
+def test_an_escalated_call_runs_once_a_person_approved_it(connect, service, answers, impatient):
+    approval = pb.Approval(escalation_id="d1", approver="person")
+    service.on(
+        "CheckAction",
+        answers.check(decision=pb.DECISION_ESCALATE, escalate_above=0.01),
+        *[answers.check(**rejected("APPROVAL_PENDING"), decision_id=f"p{n}") for n in range(3)],
+        answers.check(decision_id="d5", approval=approval, escalate_above=0.01),
+    )
+    ran = []
+    assert connect(service.target).guard(lambda to: ran.append(to), approval_wait=60)("bob") is None
+    assert ran == ["bob"]
+    assert [request.approval for request in service.requests["CheckAction"]] == ["", "d1", "d1", "d1", "d1"]
+
+
+@pytest.mark.parametrize(
+    "code", ["APPROVAL_DENIED", "APPROVAL_EXPIRED", "APPROVAL_USED", "APPROVAL_MISMATCH", "HARM_BOUND_ABOVE_REJECT"]
+)
+def test_any_other_answer_ends_the_wait(connect, service, answers, impatient, code):
+    service.on("CheckAction", answers.check(decision=pb.DECISION_ESCALATE), answers.check(**rejected(code)))
+    ran = []
+    with pytest.raises(ActionBlocked) as caught:
+        connect(service.target).guard(lambda to: ran.append(to), approval_wait=60)("bob")
+    assert caught.value.verdict.reasons[0].code == code
+    assert (ran, len(service.requests["CheckAction"])) == ([], 2)
+
+
+def test_a_wait_that_ends_names_the_escalation(connect, service, answers, impatient):
+    escalated = answers.check(decision=pb.DECISION_ESCALATE)
+    service.on("CheckAction", escalated, answers.check(**rejected("APPROVAL_PENDING"), decision_id="p"))
+    ran = []
+    with pytest.raises(ActionBlocked) as caught:
+        connect(service.target).guard(lambda to: ran.append(to), approval_wait=0.05)("bob")
+    assert (caught.value.verdict.decision, caught.value.verdict.decision_id) == (Decision.ESCALATE, "d1")
+    assert ran == []
+
+
+def test_a_call_that_fails_meanwhile_is_no_verdict(connect, service, answers, impatient):
+    failure = answers.fail(grpc.StatusCode.DATA_LOSS, "lost", "STORE_CORRUPT")
+    service.on("CheckAction", answers.check(decision=pb.DECISION_ESCALATE), failure)
+    ran = []
+    with pytest.raises(NoVerdict) as caught:
+        connect(service.target).guard(lambda to: ran.append(to), approval_wait=60)("bob")
+    assert (caught.value.reason, ran) == ("STORE_CORRUPT", [])
+
+
+@pytest.mark.parametrize("given", ["", "other"])
+def test_an_accept_by_an_approval_that_was_not_named_is_malformed(connect, service, answers, given):
+    service.on("CheckAction", answers.check(approval=pb.Approval(escalation_id="d1"), escalate_above=0.01))
+    with pytest.raises(NoVerdict) as caught:
+        connect(service.target).check(policy="p", world="w", context={}, action={}, approval=given)
+    assert caught.value.reason == "MALFORMED_REPLY"
+
+
+def test_an_approval_never_lifts_the_threshold(connect, service, answers):
+    service.on("CheckAction", answers.check(approval=pb.Approval(escalation_id="d1"), harm_bound=0.3))
+    verdict = connect(service.target).check(policy="p", world="w", context={}, action={}, approval="d1")
+    assert verdict.decision is Decision.REJECT
+
+
+@pytest.mark.parametrize("method", ["escalations", "resolve_escalation"])
+def test_what_is_no_escalation_is_malformed(connect, service, answers, method):
+    """No known state, another escalation, or the opposite of what was said."""
+    good = {"escalation_id": "e", "digest": "d", "state": pb.ESCALATION_STATE_APPROVED}
+    client = connect(service.target)
+    bad = [{"state": 99}, {"state": 0}]
+    if method == "resolve_escalation":
+        bad += [{"escalation_id": "f"}, {"digest": "f"}, {"state": pb.ESCALATION_STATE_DENIED}]
+    for change in [{}, *bad]:
+        one = pb.Escalation(**{**good, **change})
+        service.on("ListEscalations", pb.ListEscalationsResponse(escalations=[one]))
+        service.on("ResolveEscalation", pb.ResolveEscalationResponse(escalation=one))
+
+        def ask():
+            if method == "escalations":
+                return client.escalations()
+            return client.resolve_escalation("e", digest="d", approve=True)
+
+        if not change:
+            ask()
+            continue
+        with pytest.raises(ServiceError) as caught:
+            ask()
+        assert caught.value.reason == "MALFORMED_REPLY"

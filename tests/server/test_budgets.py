@@ -21,6 +21,7 @@ POLICIES = {
     "sessions": budgeted("sessions", SESSION),
     "windows": budgeted("windows", WINDOW),
     "watched": budgeted("watched", SESSION, "shadow"),
+    "gate": budgeted("gate", SESSION, more="escalate_above: 0.2, "),
     "wear": """
 schema: guardrail/v1
 name: wear
@@ -50,8 +51,9 @@ def check(client, action=MID, policy="sessions", session="s", world="w"):
     return client.check(policy=policy, world=world, context={}, action=action, session=session)
 
 
-def codes(verdict):
-    return [reason.code for reason in verdict.reasons]
+def code(verdict):
+    """The first, most important reason."""
+    return verdict.reasons[0].code
 
 
 def break_reserve(monkeypatch, error):
@@ -85,7 +87,7 @@ def test_accepts_add_up_to_the_total_and_no_further(service, client):
         (0.5, 0.5, "s"),
         (0.5, 0.5, "s"),
     ]
-    assert codes(verdicts[2]) == [ReasonCode.BUDGET_EXHAUSTED]
+    assert code(verdicts[2]) == ReasonCode.BUDGET_EXHAUSTED
     assert verdicts[2].harm_bound == verdicts[0].harm_bound == 0.25
     assert check(client, session="another").accepted
     assert check(client, world="v").accepted
@@ -96,8 +98,8 @@ def test_accepts_add_up_to_the_total_and_no_further(service, client):
 
 def test_a_check_without_a_session_is_rejected(service, client):
     verdict = check(client, session="")
-    assert (verdict.decision, codes(verdict), verdict.budget) == (Decision.REJECT, [ReasonCode.SESSION_MISSING], None)
-    assert codes(check(client, HIGH, session="")) == [ReasonCode.HARM_BOUND_ABOVE_REJECT]
+    assert (verdict.decision, code(verdict), verdict.budget) == (Decision.REJECT, ReasonCode.SESSION_MISSING, None)
+    assert code(check(client, HIGH, session="")) == ReasonCode.HARM_BOUND_ABOVE_REJECT
     assert service.metric("guardrail_budget_refusals_total", policy="sessions", reason="SESSION_MISSING") == 1
 
 
@@ -136,7 +138,7 @@ def test_shadow_mode_reserves_what_it_would_accept_and_lets_everything_through(s
     verdicts = [check(client, policy="watched") for _ in range(3)]
     assert all(v.accepted and v.shadow for v in verdicts)
     assert [v.found for v in verdicts] == [Decision.ACCEPT, Decision.ACCEPT, Decision.REJECT]
-    assert codes(verdicts[2]) == [ReasonCode.BUDGET_EXHAUSTED]
+    assert code(verdicts[2]) == ReasonCode.BUDGET_EXHAUSTED
     assert "it would reject" in verdicts[2].notices[0].message
     assert client.session("watched", "w", "s").guarantee.kind is GuaranteeKind.NONE
 
@@ -173,7 +175,7 @@ def test_a_changed_budget_ends_the_sessions_that_began_before(client, policy_fol
         path.write_text(POLICIES["sessions"].replace("total: 0.5", f"total: {total}"))
         client.reload_policies(timeout=60)
         verdict = check(client)
-        assert (codes(verdict), verdict.budget.total) == ([ReasonCode.BUDGET_CHANGED], 0.5)
+        assert (code(verdict), verdict.budget.total) == (ReasonCode.BUDGET_CHANGED, 0.5)
         assert client.session("sessions", "w", "s").changed
         assert check(client, session=f"new-{total}").budget.total == float(total)
     path.write_text(POLICIES["sessions"])
@@ -196,7 +198,7 @@ def test_what_is_spent_is_spent_after_a_restart_and_the_log_replays(start_servic
     service = start_service()
     with service.client() as client:
         assert client.session("sessions", "w", "s") == before
-        assert codes(check(client)) == [ReasonCode.BUDGET_EXHAUSTED]
+        assert code(check(client)) == ReasonCode.BUDGET_EXHAUSTED
         logged = client.decision(check(client).decision_id).verdict
         assert logged.budget == before.budget
     service.stop()
@@ -238,7 +240,7 @@ def test_a_store_that_cannot_set_aside_gives_no_verdict(start_service, monkeypat
             with pytest.raises(NoVerdict) as caught:
                 check(client, policy=policy)
             assert caught.value.reason == "STORE_UNAVAILABLE"
-        assert codes(check(client, HIGH)) == [ReasonCode.HARM_BOUND_ABOVE_REJECT]
+        assert code(check(client, HIGH)) == ReasonCode.HARM_BOUND_ABOVE_REJECT
 
 
 def test_a_defect_in_the_store_gives_no_verdict(start_service, monkeypatch):
@@ -315,6 +317,37 @@ def test_many_callers_at_once_never_exceed_the_total(client):
         assert client.session("sessions", "w", session).budget.spent == 0.5
 
 
+# ---------------------------------------------------------------- what a person approved
+
+
+def approved(client):
+    """Asks, lets a person approve, and asks again; the verdict."""
+    asked = check(client, policy="gate")
+    assert (asked.decision, asked.budget) == (Decision.ESCALATE, None)
+    waiting = {"policy": "gate", "world": "w", "context": {}, "action": MID, "session": "s"}
+    assert code(client.check(**waiting, approval=asked.decision_id)) == ReasonCode.APPROVAL_PENDING
+    (one,) = [e for e in client.escalations(policy="gate") if e.escalation_id == asked.decision_id]
+    client.resolve_escalation(one.escalation_id, digest=one.digest, approve=True)
+    return client.check(**waiting, approval=asked.decision_id)
+
+
+def test_what_a_person_approved_takes_its_share_and_finds_no_more_than_there_is(start_service, tmp_path):
+    service = start_service()
+    with service.client() as client:
+        verdicts = [approved(client) for _ in range(3)]
+        assert [v.accepted for v in verdicts] == [True, True, False]
+        assert [v.budget.spent for v in verdicts] == [0.25, 0.5, 0.5]
+        assert [v.approval is None for v in verdicts] == [False, False, True]
+        assert code(verdicts[2]) == ReasonCode.BUDGET_EXHAUSTED
+        assert "is used up" in verdicts[2].reasons[0].message
+        assert client.session("gate", "w", "s").accepts == 2
+    service.stop()
+    store = open_store(tmp_path / "guardrail.db", read_only=True)
+    differences = [r.differences for r in replay(store)]
+    store.close()
+    assert differences == [()] * 9
+
+
 # ---------------------------------------------------------------- worlds with memory
 
 
@@ -336,7 +369,7 @@ def test_an_outcome_that_comes_while_the_share_is_set_aside_makes_the_answer_sta
     service = start_service()
     with service.client() as client:
         verdict = check(client, {}, policy="wear", session="")
-        assert codes(verdict) == [ReasonCode.STALE_POSTERIOR]
+        assert code(verdict) == ReasonCode.STALE_POSTERIOR
         assert verdict.decision is Decision.REJECT
         assert 0.0 < verdict.budget.spent < 0.15
         assert client.session("wear", "w").accepts == 1

@@ -87,6 +87,23 @@ class Stage:
         request = pb.ReportOutcomeRequest(policy=policy, world=world, report=report)
         return self.stub.ReportOutcome(request, timeout=20, metadata=self.metadata)
 
+    def escalate(self, *roles):
+        """A service whose coin policy has escalated `self.escalation`; asked by a caller with these roles, if any."""
+        path = self.folder / "coin" / "policy.yaml"
+        path.write_text(path.read_text().replace("reject_above: 0.2", "reject_above: 0.9"))
+        self.start_for(*roles).show_key() if roles else self.start()
+        self.escalation = self.check().verdict.decision_id
+        return self
+
+    def resolve(self, resolution=pb.RESOLUTION_APPROVE, *, name="", digest=""):
+        if not (name or digest):
+            request = pb.ListEscalationsRequest()
+            digest = self.stub.ListEscalations(request, timeout=20, metadata=self.metadata).escalations[0].digest
+        request = pb.ResolveEscalationRequest(
+            escalation_id=name or self.escalation, resolution=resolution, digest=digest or "0" * 64
+        )
+        return self.stub.ResolveEscalation(request, timeout=20, metadata=self.metadata)
+
     def break_store(self, method, error):
         """Opens the next service's store so that one method of it fails."""
         real = app.open_store
@@ -195,6 +212,27 @@ def permission_denied(stage):
 @scenario
 def self_report(stage):
     stage.start_for("agent", "reporter").show_key().report({"kind": "low"})
+
+
+@scenario
+def self_approval(stage):
+    stage.escalate("agent", "approver").resolve()
+
+
+@scenario
+def escalation_not_found(stage):
+    stage.start().resolve(name="none")
+
+
+@scenario
+def escalation_closed(stage):
+    stage.escalate().resolve(pb.RESOLUTION_DENY)
+    stage.resolve()
+
+
+@scenario
+def escalation_mismatch(stage):
+    stage.escalate().resolve(digest="f" * 64)
 
 
 @scenario

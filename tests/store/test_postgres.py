@@ -1,5 +1,6 @@
 """The SQL store on PostgreSQL: the contract of every store, several writers, and a server that fails."""
 
+import contextlib
 import multiprocessing
 import re
 import subprocess
@@ -22,7 +23,16 @@ from guardrail.store.base import Changes, Snapshot
 from guardrail.store.feed import read_payloads
 from guardrail.store.records import observation_checksum
 from guardrail.store.tables import VERSION_TABLE, metadata
-from guardrail.testing.store_contract import StoreContract, decision, duplicate_of, new_at, observation
+from guardrail.testing.store_contract import (
+    DIGEST,
+    StoreContract,
+    decision,
+    duplicate_of,
+    escalation,
+    new_at,
+    observation,
+    race_for,
+)
 
 WRITERS = 3
 
@@ -64,6 +74,16 @@ def refusal(kind, url, **options):
 
 
 # ------------------------------------------------------------ several writers
+
+
+def test_of_replicas_that_use_an_approval_at_once_one_may(postgres_url):
+    with contextlib.ExitStack() as stack:
+        stores = [stack.enter_context(closing(open_store(postgres_url))) for _ in range(4)]
+        for number in range(15):
+            name = f"id-{number}"
+            stores[0].open_escalations([escalation(name)])
+            stores[1].resolve_escalation(name, DIGEST, True, "person", "", 1.0)
+            assert race_for(name, stores) == [True, False, False, False]
 
 
 def append_from_a_process(url, writer, start, answers):

@@ -10,7 +10,7 @@ from guardrail.domain import Decision
 from guardrail.errors import StoreCorrupt, StoreError
 from guardrail.store import open_store
 from guardrail.store.base import NewObservation, Snapshot
-from guardrail.testing.store_contract import StoreContract, decision, new_at, observation
+from guardrail.testing.store_contract import DIGEST, StoreContract, decision, escalation, new_at, observation
 
 
 class TestSqlite(StoreContract):
@@ -30,6 +30,31 @@ def path(tmp_path):
         for sequence in (1, 2):
             store.save_snapshot(Snapshot("p", "r", "w1", sequence, b"state %d" % sequence))
     return path
+
+
+DAMAGED_ESCALATIONS = {
+    "state": "state = 'approved'",
+    "caller": "caller = 'other'",
+    "digest": "digest = 'other'",
+    "expiry": "expires_at = expires_at + 1",
+    "used": "used_by = 'd'",
+}
+
+
+@pytest.mark.parametrize("change", DAMAGED_ESCALATIONS.values(), ids=DAMAGED_ESCALATIONS.keys())
+def test_a_damaged_escalation_is_neither_shown_nor_used(path, change):
+    with closing(open_store(path)) as store:
+        store.open_escalations([escalation("a")])
+    damage(path, f"UPDATE escalations SET {change}")
+    with closing(open_store(path)) as store:
+        for use in (
+            lambda: store.escalation("a"),
+            lambda: store.escalations(now=0.0),
+            lambda: store.resolve_escalation("a", DIGEST, True, "person", "", 1.0),
+            lambda: store.use_escalation("a", DIGEST, "agent", "d", 1.0),
+        ):
+            with pytest.raises(StoreCorrupt, match="escalation 'a' is damaged"):
+                use()
 
 
 def damage(path, statement, *parameters):

@@ -13,7 +13,7 @@ hypotheses:
 outcome: {{name: hurt, type: bool}}
 harm: outcome.hurt
 bound: {{kind: ratio, delta: 0.05}}
-decision: {{reject_above: 0.5, budget: {budget}}}
+decision: {{reject_above: 0.5, {more}budget: {budget}}}
 mode: {mode}
 """
 SESSION = "{per: session, total: 0.5}"
@@ -22,6 +22,6 @@ WINDOW = "{per: window, window: 24h, total: 0.5}"
 LOW, MID, HIGH = {"kind": "low"}, {"kind": "mid"}, {"kind": "high"}
 
 
-def budgeted(name, budget, mode="enforce"):
+def budgeted(name, budget, mode="enforce", more=""):
     """A policy's document."""
-    return BUDGETED.format(name=name, budget=budget, mode=mode)
+    return BUDGETED.format(name=name, budget=budget, mode=mode, more=more)

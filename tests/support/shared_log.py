@@ -7,6 +7,7 @@ import queue
 import threading
 from contextlib import suppress
 
+from guardrail.approvals import Escalation, used
 from guardrail.canonical import canonical_json, digest
 from guardrail.errors import StoreError
 from guardrail.store.base import Appended, Changes, NewObservation, ObservationRecord, WorldRecord
@@ -37,7 +38,7 @@ class SharedLog:
         self.feeds, self.failing, self.closed_logs = [], set(), {}
         self.before = self.after = lambda method: None
         self.confirm = lambda batch: None
-        self.reads = []
+        self.reads, self.escalated = [], {}
 
     def _require(self, method):
         if method in self.failing:
@@ -129,6 +130,20 @@ class SharedLog:
 
     def decision(self, decision_id):
         return self.decided.get(decision_id)
+
+    def open_escalations(self, batch):
+        self._require("open_escalations")
+        with self.lock:
+            self.escalated |= {new.escalation_id: new for new in batch}
+
+    def use_escalation(self, escalation_id, digest, caller, decision_id, now):
+        self._require("use_escalation")
+        with self.lock:
+            after = used(self.escalated.get(escalation_id), escalation_id, digest, caller, decision_id, now)
+            if isinstance(after, Escalation):
+                self.escalated[escalation_id] = after
+        self.after("use_escalation")
+        return after
 
     def record_policy(self, name, revision, document):
         self.documents[revision] = document

@@ -23,7 +23,7 @@ class Role(enum.StrEnum):
     REPORTER = "reporter"
     """Says what came of it."""
     APPROVER = "approver"
-    """Looks at decisions."""
+    """Decides about escalated actions; looks at decisions."""
     OPERATOR = "operator"
     """Runs the service; may look at whatever a viewer may."""
     VIEWER = "viewer"
