@@ -149,6 +149,8 @@ class Service:
             judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
             for check, bound in zip(prepared, bounds, strict=True)
         ]
+        if len(verdicts) == 1:
+            structlog.contextvars.bind_contextvars(decision_id=verdicts[0].decision_id)
         found = verdicts
         if approval:
             verdicts = [
@@ -160,8 +162,6 @@ class Service:
             verdicts = [_outdated(judge, prepared[i], verdict, generation) for i, verdict in enumerate(verdicts)]
         now = time.time()
         for action, verdict in zip(actions, verdicts, strict=True):
-            if len(actions) == 1:
-                structlog.contextvars.bind_contextvars(decision_id=verdict.decision_id)
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
