@@ -153,6 +153,8 @@ class Service:
             judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
             for check, bound in zip(prepared, bounds, strict=True)
         ]
+        if len(verdicts) == 1:
+            structlog.contextvars.bind_contextvars(decision_id=verdicts[0].decision_id)
         found = verdicts
         if approval:
             verdicts = [
@@ -167,8 +169,6 @@ class Service:
         _require_in_time(expires, "the verdict was kept")
         now = time.time()
         for action, verdict in zip(actions, verdicts, strict=True):
-            if len(actions) == 1:
-                structlog.contextvars.bind_contextvars(decision_id=verdict.decision_id)
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import promql_parser
 import pytest
 import yaml
 
-from guardrail.domain import Decision
+from guardrail.domain import Decision, ReasonCode
 from guardrail.server.health import NAMES
-from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, DEFINITIONS, WORLD_STATES
+from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, DEFINITIONS, WORLD_STATES, EscalationEvent
 from guardrail.server.reasons import REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,8 @@ VALUES = {
     "decision": set(Decision),
     "state": set(WORLD_STATES),
     "service": set(NAMES),
-    "reason": {*REASONS, CANCELLED, DEADLINE_EXCEEDED, "OTHER"},
+    "reason": {*REASONS, *ReasonCode, CANCELLED, DEADLINE_EXCEEDED, "OTHER"},
+    "event": set(get_args(EscalationEvent)),
     "result": {"taken_up", "duplicate", "conflict", "refused", "success", "failure"},
 }
 COUNTERS = ("rate", "irate", "increase")
@@ -49,7 +51,9 @@ SERIES = series()
 
 def plain(expression):
     """An expression with Grafana's variables filled in."""
-    return re.sub(r"\$(policy|instance)\b", ".*", expression.replace("$__rate_interval", "5m"))
+    return re.sub(
+        r"\$(policy|instance)\b", ".*", expression.replace("$__rate_interval", "5m").replace("$__range", "3h")
+    )
 
 
 def nodes(node):
