@@ -12,6 +12,7 @@ COMMANDS = [
     ["report"],
     ["worlds", "show"],
     ["worlds", "reset"],
+    ["session"],
     ["decision"],
     ["health"],
     ["top"],

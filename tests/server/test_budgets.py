@@ -303,7 +303,7 @@ def test_an_accept_that_comes_too_late_is_none(start_service, monkeypatch):
     break_reserve(monkeypatch, lambda batch: gone.wait(0.4) or None)
     service = start_service()
     with service.client() as client:
-        with pytest.raises(NoVerdict, match="before its share of the harm budget was set aside"):
+        with pytest.raises(NoVerdict, match="before the verdict was kept"):
             check(client)
         assert client.session("sessions", "w", "s").accepts == 1
         assert service.metric("guardrail_checks_total", policy="sessions", decision="accept") == 0

@@ -72,6 +72,10 @@ def request_for(method, world="w"):
         "ReportOutcome": lambda: pb.ReportOutcomeRequest(**fields, report=report_message()),
         "ReportOutcomes": lambda: pb.ReportOutcomesRequest(**fields, reports=[report_message()]),
         "GetWorld": lambda: pb.GetWorldRequest(**fields),
+        "GetSession": lambda: pb.GetSessionRequest(**fields, session="s"),
+        "ResolveEscalation": lambda: pb.ResolveEscalationRequest(
+            escalation_id="none", digest="0" * 64, resolution=pb.RESOLUTION_DENY
+        ),
         "GetDecision": lambda: pb.GetDecisionRequest(decision_id="none"),
         "GetPolicy": lambda: pb.GetPolicyRequest(name="coin"),
         "ValidatePolicy": lambda: pb.ValidatePolicyRequest(document="x"),

@@ -10,12 +10,22 @@ METHODS = sorted(method.name for method in contract.POOL.FindServiceByName(contr
 
 # Written out once more, so that no change of the table goes unseen.
 MAY = {
-    "agent": {"CheckAction", "CheckActions", "ListPolicies", "GetPolicy"},
+    "agent": {"CheckAction", "CheckActions", "GetSession", "ListPolicies", "GetPolicy"},
     "reporter": {"ReportOutcome", "ReportOutcomes", "ListPolicies", "GetPolicy"},
-    "approver": {"GetDecision", "WatchDecisions", "ListPolicies", "GetPolicy"},
+    "approver": {
+        "ListEscalations",
+        "ResolveEscalation",
+        "GetSession",
+        "GetDecision",
+        "WatchDecisions",
+        "ListPolicies",
+        "GetPolicy",
+    },
     "viewer": {
         "GetWorld",
         "ListWorlds",
+        "GetSession",
+        "ListEscalations",
         "GetDecision",
         "WatchDecisions",
         "ListPolicies",
