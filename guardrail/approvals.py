@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Reason, ReasonCode
 from guardrail.errors import EscalationClosed, EscalationMismatch
-
-if TYPE_CHECKING:
-    from guardrail.domain import JsonObject
 
 
 class EscalationState(enum.StrEnum):
@@ -64,21 +59,6 @@ class Escalation:
     resolved_at: float | None = None
     used_at: float | None = None
     used_by: str = ""
-
-
-def binding(policy: str, policy_revision: str, world: str, context: JsonObject, action: JsonObject) -> str:
-    """SHA-256 (hexadecimal) over the canonical JSON of all that an approval holds for.
-
-    :raises InvalidInput: if the context or the action is not plain JSON; NaN and infinities are taken.
-    """
-    bound = {
-        "action": action,
-        "context": context,
-        "policy": policy,
-        "policy_revision": policy_revision,
-        "world": world,
-    }
-    return digest(canonical_json(bound, allow_nonfinite=True))
 
 
 def state_at(escalation: Escalation, now: float) -> EscalationState:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from guardrail.approvals import Escalation, EscalationState, binding, resolved, state_at, used
+from guardrail.approvals import Escalation, EscalationState, resolved, state_at, used
 from guardrail.domain import Reason, ReasonCode
 from guardrail.errors import EscalationClosed, EscalationMismatch
 
@@ -21,37 +18,6 @@ STATES = EscalationState
 
 def approve(escalation, now=11.0, **said):
     return resolved(escalation, "d", **{"approve": True, "approver": "person", "note": "", "now": now, **said})
-
-
-def test_the_binding_is_that_of_the_canonical_json():
-    text = '{"action":{"a":1.0},"context":{},"policy":"p","policy_revision":"r","world":"w"}'
-    assert binding("p", "r", "w", {}, {"a": 1}) == hashlib.sha256(text.encode()).hexdigest()
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-OBJECTS = st.dictionaries(st.text(max_size=3), VALUES, max_size=3)
-ASKED = st.tuples(st.sampled_from("pq"), st.sampled_from("rs"), st.sampled_from("vw"), OBJECTS, OBJECTS)
-
-
-@settings(derandomize=True, deadline=None, max_examples=200)
-@given(ASKED, ASKED)
-def test_what_differs_in_anything_has_another_binding(one, other):
-    # Compared as text: 0.0 and -0.0, or 1.0 and True, are equal to Python and not the same question.
-    assert (binding(*one) == binding(*other)) == (repr(_sorted(one)) == repr(_sorted(other)))
-
-
-def _sorted(value):
-    if isinstance(value, dict):
-        return sorted((key, _sorted(item)) for key, item in value.items()), "object"
-    return [_sorted(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def test_a_question_with_nan_has_a_binding():
-    assert binding("p", "r", "w", {"x": math.nan}, {}) == binding("p", "r", "w", {"x": math.nan}, {})
 
 
 @pytest.mark.parametrize("now", [20.0, 20.5, math.inf, math.nan])

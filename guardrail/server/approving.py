@@ -10,11 +10,12 @@ from typing import Final
 
 import structlog
 
-from guardrail.approvals import Escalation, EscalationState, binding, state_at
+from guardrail.approvals import Escalation, EscalationState, state_at
 from guardrail.domain import Approval, Decision, JsonObject, Reason, ReasonCode, Verdict
 from guardrail.errors import EscalationNotFound, PermissionDenied
 from guardrail.overruling import instead
 from guardrail.policy import Policy
+from guardrail.server.binding import binding
 from guardrail.server.metrics import Metrics
 from guardrail.server.security.grants import ANYONE, Caller
 from guardrail.server.writer import Writer
