@@ -224,9 +224,15 @@ class Registry:
 
     def put(self, loaded: LoadedPolicy, world_id: str, made: Restored) -> None:
         """Let a posterior that was built from the log answer for a world."""
-        world = self._make(loaded.judge, loaded.kernel, world_id, made.state, made.revision)
-        world.generation, world.last_id = made.head.generation, made.last_id
-        loaded.worlds[world_id] = world
+        loaded.worlds[world_id] = self._make(
+            loaded.judge,
+            loaded.kernel,
+            world_id,
+            made.state,
+            made.revision,
+            generation=made.head.generation,
+            last_id=made.last_id,
+        )
 
     async def close(self) -> None:
         """Save what would otherwise be replayed at the next start."""
@@ -291,7 +297,17 @@ class Registry:
             except WorldUnavailable:
                 continue  # it is rebuilt from the log
 
-    def _make(self, judge: Judge, kernel: KernelThread, world_id: str, state: object, revision: int) -> World:
+    def _make(
+        self,
+        judge: Judge,
+        kernel: KernelThread,
+        world_id: str,
+        state: object,
+        revision: int,
+        *,
+        generation: int = 0,
+        last_id: str | None = None,
+    ) -> World:
         return World(
             judge,
             world_id,
@@ -300,6 +316,8 @@ class Registry:
             kernel=kernel,
             metrics=self._metrics,
             on_advance=self._maybe_snapshot,
+            generation=generation,
+            last_id=last_id,
         )
 
     def _maybe_snapshot(self, world: World) -> None:
@@ -315,9 +333,11 @@ class Registry:
 
     async def _snapshot(self, world: World) -> None:
         generation = world.generation
-        revision, arrays = await world.dump()
+        revision, last_id, arrays = await world.dump()
+        if last_id is None or world.failed:
+            return  # nothing was observed, or it is not what the log says
         snapshot = await asyncio.to_thread(
-            make_snapshot, world.judge, world.world_id, revision, arrays, generation=generation
+            make_snapshot, world.judge, world.world_id, revision, arrays, last_id=last_id, generation=generation
         )
         try:
             await self._writer.run(lambda: self._store.save_snapshot(snapshot))
