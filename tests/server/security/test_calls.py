@@ -412,6 +412,21 @@ def test_a_quota_of_worlds_survives_restarts(start_service, callers, as_caller):
     tell(few, "2", "d")
 
 
+def test_a_world_that_was_checked_counts_when_it_is_reported_on(start_service, callers, as_caller):
+    """The usual order: an agent asks about an action in a new world, and then its outcome is reported."""
+    callers.add("few", "reporter", extra="limits: {worlds: 1}").add("agent", "agent").add("viewer", "viewer")
+    service = start_service(callers=callers.write())
+    agent, viewer, few = (as_caller(service, name) for name in ("agent", "viewer", "few"))
+    for world in ("1", "2"):
+        agent.check(policy="coin", world=world, context={}, action=LOW)
+    until(lambda: service.metric("guardrail_decisions_written_total") == 2)
+    tell(few, "1")
+    with pytest.raises(LimitExceeded) as caught:
+        tell(few, "2")
+    assert caught.value.reason == "WORLD_QUOTA"
+    assert [w.world for w in viewer.worlds()] == ["1"]
+
+
 def test_a_quota_holds_against_many_at_once(start_service, callers):
     """Reports that are cut off go on to be written, and are counted all the same."""
     callers.add("few", "reporter", extra="limits: {worlds: 3}").add("viewer", "viewer")
