@@ -8,7 +8,7 @@ import pytest
 
 from guardrail.domain import Decision
 from guardrail.errors import StoreCorrupt, StoreError
-from guardrail.store import open_store
+from guardrail.store import open_store, sql
 from guardrail.store.base import NewObservation, Snapshot
 from guardrail.testing.store_contract import StoreContract, decision, new_at, observation
 
@@ -206,3 +206,12 @@ def test_a_commit_is_synchronised_and_logged_ahead(tmp_path):
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5_000}
+
+
+def test_decisions_about_ever_new_worlds_take_no_more_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(sql, "MAX_LOG_IDS", 10)
+    with closing(open_store(tmp_path / "store.db")) as store:
+        for number in range(50):
+            store.append_decisions([decision(f"d{number}", "p", f"w{number % 25}")])
+            assert len(store._log_ids) <= 10
+        assert [found.world for found in store.decisions("p")] == sorted(f"w{n % 25}" for n in range(50))
