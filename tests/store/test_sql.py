@@ -2,6 +2,7 @@
 
 import enum
 import sqlite3
+import traceback
 from contextlib import closing
 
 import pytest
@@ -215,3 +216,14 @@ def test_decisions_about_ever_new_worlds_take_no_more_memory(tmp_path, monkeypat
             store.append_decisions([decision(f"d{number}", "p", f"w{number % 25}")])
             assert len(store._log_ids) <= 10
         assert [found.world for found in store.decisions("p")] == sorted(f"w{n % 25}" for n in range(50))
+
+
+def test_a_failed_statement_shows_nothing_of_what_was_reported(tmp_path):
+    """Its whole chain of causes goes to the service's log."""
+    reported = observation("id", '{"outcome":"confidential"}')
+    with closing(open_store(tmp_path / "store.db")) as store:
+        with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+            other.execute("ALTER TABLE observations RENAME COLUMN content TO renamed")
+        with pytest.raises(StoreError) as caught:
+            store.append_observations([reported])
+    assert "confidential" not in "".join(traceback.format_exception(caught.value))
