@@ -217,9 +217,14 @@ class Service:
                 if not kept.commit(row, outcome, result.sequence, result.generation, one.observation_id):
                     self._registry.catch_up.soon(policy, world_id)
 
+        def look_again(commit: asyncio.Future[list[Appended]]) -> None:
+            if not commit.cancelled() and commit.exception() is not None:
+                self._registry.catch_up.soon(policy, world_id)  # they may have been written all the same
+
         commit = self._writer.append(new, take_up)
         loaded.in_flight.add(commit)
         commit.add_done_callback(loaded.in_flight.discard)
+        commit.add_done_callback(look_again)
         results = await asyncio.shield(commit)
         await self._require_taken_up(policy, world_id, results)
         for result in results:

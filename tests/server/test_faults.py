@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -102,6 +103,29 @@ def test_a_report_that_cannot_be_committed_is_not_acknowledged_and_does_not_coun
         store[0].failing.clear()
         assert report(client, "b").posterior_revision == 2
         assert check(client).posterior_revision == 2
+
+
+def test_a_report_that_failed_after_its_commit_is_taken_up_before_it_is_reported_again(
+    start_service, store, monkeypatch
+):
+    """The log holds it, whatever its reporter was told: a posterior without it is not the present one."""
+    service = start_service()
+    append = store[0]._store.append_observations
+
+    def fail_afterwards(batch):
+        append(batch)
+        raise StoreError("the disk does not answer")
+
+    with service.client() as client:
+        report(client, "a")
+        monkeypatch.setattr(store[0]._store, "append_observations", fail_afterwards)
+        with pytest.raises(ServiceError):
+            report(client, "b")
+        monkeypatch.undo()
+        deadline = time.monotonic() + 20
+        while check(client).posterior_revision < 2:
+            assert time.monotonic() < deadline
+        assert report(client, "b").duplicate
 
 
 def test_snapshots_that_cannot_be_saved_cost_only_time(start_service, store):
