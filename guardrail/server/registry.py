@@ -166,8 +166,8 @@ class Registry:
         try:
             return self._policies[name]
         except KeyError:
-            known = ", ".join(sorted(self._policies)) or "none"
-            raise PolicyNotFound(f"no policy {name!r} is loaded; loaded: {known}") from None
+            # Which ones are is not for every caller to know: ListPolicies tells.
+            raise PolicyNotFound(f"no policy {name!r} is loaded") from None
 
     def find_policy(self, name: str) -> LoadedPolicy | None:
         """A loaded policy; None if there is none of that name."""

@@ -17,6 +17,7 @@ from guardrail.errors import (
     LimitExceeded,
     NoVerdict,
     PermissionDenied,
+    PolicyNotFound,
     ServiceError,
     Unauthenticated,
 )
@@ -281,6 +282,12 @@ def test_lists_hold_what_a_caller_may_see(two_worlds, as_caller):
         elsewhere.policy("coin")
     with pytest.raises(PermissionDenied):
         left.world("coin", "right/1")
+
+
+def test_a_policy_that_is_not_there_tells_nothing_of_those_that_are(two_worlds, as_caller):
+    with pytest.raises(PolicyNotFound, match="other") as caught:
+        as_caller(two_worlds, "elsewhere").policy("other")
+    assert "coin" not in str(caught.value)
 
 
 def test_pages_hide_what_lies_between(two_worlds, callers):
