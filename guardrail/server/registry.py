@@ -85,7 +85,7 @@ class Registry:
         self._policies: dict[str, LoadedPolicy] = {}
         self._loaded = False
         self._reload_lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self.catch_up = CatchUp(store, self)
 
     async def load(self) -> list[str]:
@@ -235,14 +235,15 @@ class Registry:
         )
 
     async def close(self) -> None:
-        """Save what would otherwise be replayed at the next start."""
+        """Save what would otherwise be replayed at the next start, as long as the store answers."""
         await self.catch_up.close()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        answers = True
         for loaded in self._policies.values():
             for world in loaded.worlds.values():
-                if world.revision > world.snapshot_revision:
-                    await self._snapshot(world)
+                if answers and world.revision > world.snapshot_revision:
+                    answers = await self._snapshot(world)
             await self._release(loaded)
 
     def _has_revision(self, name: str, revision: str) -> bool:
@@ -326,16 +327,17 @@ class Registry:
         world.snapshot_revision = world.revision
         self._keep_running(self._snapshot(world))
 
-    def _keep_running(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep_running(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _snapshot(self, world: World) -> None:
+    async def _snapshot(self, world: World) -> bool:
+        """Save a world's posterior; False if the store failed."""
         generation = world.generation
         revision, last_id, arrays = await world.dump()
         if last_id is None or world.failed:
-            return  # nothing was observed, or it is not what the log says
+            return True  # nothing was observed, or it is not what the log says
         snapshot = await asyncio.to_thread(
             make_snapshot, world.judge, world.world_id, revision, arrays, last_id=last_id, generation=generation
         )
@@ -344,8 +346,9 @@ class Registry:
         except GuardrailError as error:
             # Only the next start is slower without it.
             log.warning("snapshot_not_saved", world=world.world_id, why=str(error))
-            return
+            return False
         world.snapshot_revision = max(world.snapshot_revision, revision)
+        return True
 
 
 def _state(world: World) -> str:

@@ -128,6 +128,23 @@ def test_a_report_that_failed_after_its_commit_is_taken_up_before_it_is_reported
         assert report(client, "b").duplicate
 
 
+def test_a_store_that_fails_does_not_hold_up_the_end_for_each_world(start_service, store, monkeypatch):
+    """A database that hangs takes its time to be given up, for every attempt."""
+    service = start_service()
+    asked = []
+
+    def fail(snapshot):
+        asked.append(snapshot.world)
+        raise StoreError("the database does not answer")
+
+    monkeypatch.setattr(store[0]._store, "save_snapshot", fail)
+    with service.client() as client:
+        for number in range(5):
+            client.report(policy="coin", world=f"w{number}", context={}, action=LOW, outcome=False)
+    service.stop()
+    assert asked == ["w0"]
+
+
 def test_snapshots_that_cannot_be_saved_cost_only_time(start_service, store):
     service = start_service(snapshot_every=2)
     store[0].failing.add("save_snapshot")
