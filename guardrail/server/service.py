@@ -91,6 +91,7 @@ class Service:
         expires: float | None = None,
         min_revision: int = 0,
         caller: Caller = ANYONE,
+        size: int = 0,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
 
@@ -104,6 +105,7 @@ class Service:
             expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             min_revision: how many observations the verdicts must rest on at least.
             caller: who asks.
+            size: bytes of the request.
 
         :raises DeadlinePassed: if `expires` came before the bounds.
         :raises PolicyNotFound: if no policy of that name is loaded.
@@ -132,7 +134,7 @@ class Service:
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
             verdict = judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
-            self._writer.log_decision(decision)
+            self._writer.log_decision(decision, -(-size // len(actions)))
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.decision)
             verdicts.append(verdict)

@@ -130,6 +130,7 @@ class Servicer:
             *_deadlines(context),
             request.min_revision,
             caller,
+            request.ByteSize(),
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
@@ -145,6 +146,7 @@ class Servicer:
             *_deadlines(context),
             request.min_revision,
             caller,
+            request.ByteSize(),
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(

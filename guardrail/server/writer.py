@@ -58,18 +58,28 @@ class _Queues:
     appends: deque[_Append] = field(default_factory=deque)
     jobs: deque[_Job] = field(default_factory=deque)
     decisions: deque[LoggedDecision] = field(default_factory=deque)
+    sizes: deque[int] = field(default_factory=deque)
 
 
 class Writer:
     """Serialises every write. Call it from the event loop only."""
 
     def __init__(
-        self, store: Store, metrics: Metrics, *, max_waiting_reports: int, max_unwritten_decisions: int
+        self,
+        store: Store,
+        metrics: Metrics,
+        *,
+        max_waiting_reports: int,
+        max_unwritten_decisions: int,
+        max_unwritten_bytes: int = 64 * 2**20,
     ) -> None:
         self._store = store
         self._metrics = metrics
         self._max_reports = max_waiting_reports
         self._max_decisions = max_unwritten_decisions
+        self._max_bytes = max_unwritten_bytes
+        # Of decisions that were queued, and of those that were written: each counted by one thread.
+        self._queued_bytes, self._written_bytes = 0, 0
         self._loop = asyncio.get_running_loop()
         self._queues = _Queues()
         self._taken = _Queues()
@@ -152,9 +162,19 @@ class Writer:
             raise DecisionLogUnavailable(f"decisions cannot be logged: {self._log_failure}")
         if len(self._queues.decisions) >= self._max_decisions:
             raise DecisionLogUnavailable(f"{len(self._queues.decisions)} decisions wait to be written already")
+        waiting = self._queued_bytes - self._written_bytes
+        if waiting >= self._max_bytes:
+            raise DecisionLogUnavailable(f"decisions about {waiting} bytes of requests wait to be written already")
 
-    def log_decision(self, decision: LoggedDecision) -> None:
-        """Queue a decision for the log. It stays queued until it is durable."""
+    def log_decision(self, decision: LoggedDecision, size: int = 0) -> None:
+        """Queue a decision for the log. It stays queued until it is durable.
+
+        Args:
+            decision: the decision.
+            size: bytes that what was asked took; they count until it is durable.
+        """
+        self._queued_bytes += size
+        self._queues.sizes.append(size)  # first: whoever sees the decision finds its size
         self._queues.decisions.append(decision)
         waiting = len(self._queues.decisions)
         if waiting == 1:
@@ -319,6 +339,7 @@ class Writer:
             return False
         for _ in batch:
             self._queues.decisions.popleft()
+            self._written_bytes += self._queues.sizes.popleft()
         self._metrics.decisions_written(len(batch))
         if self._log_failure is not None:
             log.info("decision_log_recovered")

@@ -91,6 +91,25 @@ def test_checks_stop_when_too_many_decisions_wait(start_service, store):
             assert client.decision(verdict.decision_id).verdict == verdict
 
 
+def test_checks_stop_when_decisions_about_too_much_wait(start_service, store):
+    """What is asked may be of any content: a rejected request of a mebibyte is kept whole until it is written."""
+    service = start_service(max_unwritten_bytes=2_000_000)
+    store[0].hold = threading.Event()
+    large = {"kind": "low", "unknown": "x" * 500_000}
+    with service.client() as client:
+        answered = []
+        with pytest.raises(NoVerdict) as caught:
+            for _ in range(20):
+                answered.append(client.check(policy="coin", world="w", context={}, action=large))
+        assert caught.value.reason == "DECISION_LOG_UNAVAILABLE"
+        assert len(answered) == 4
+        store[0].hold.set()
+        deadline = time.monotonic() + 20
+        while service.metric("guardrail_unwritten_decisions"):
+            assert time.monotonic() < deadline
+        assert check(client).decision_id
+
+
 def test_a_report_that_cannot_be_committed_is_not_acknowledged_and_does_not_count(start_service, store):
     service = start_service()
     with service.client() as client:
