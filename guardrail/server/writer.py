@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from guardrail.errors import DecisionLogUnavailable, GuardrailError, StoreError
+from guardrail.errors import DecisionLogUnavailable, GuardrailError, StoreCorrupt, StoreError
 from guardrail.server.admission import overloaded
 from guardrail.server.metrics import Metrics
 from guardrail.server.stalls import Busy
@@ -292,6 +292,11 @@ class Writer:
         try:
             results = self._store.append_observations([o for a in appends for o in a.observations])
         except Exception as error:
+            if isinstance(error, StoreCorrupt) and len(appends) > 1:
+                # Nothing was written. The log of one world is damaged: the others' reports are not to share its fate.
+                for append in appends:
+                    self._commit([append])
+                return
             self._metrics.report_commit_failed()
             log.exception("observations_not_written", observations=sum(len(a.observations) for a in appends))
             failure = error if isinstance(error, GuardrailError) else StoreError("the observation log failed")
