@@ -97,9 +97,9 @@ class CatchUp:
         """
         try:
             await self.run(policy, world_id)
-        except StoreError:
-            raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
+                raise
             log.exception("world_not_caught_up", policy=policy, world=world_id)
 
     def soon(self, policy: str, world_id: str) -> None:
@@ -169,7 +169,12 @@ class CatchUp:
         loaded = self._registry.find_policy(key[0])
         world = None if loaded is None else loaded.worlds.get(key[1])
         known = (0, 0) if world is None else _place(world)
-        head = await self._read(lambda: _head(self._store, key))
+        try:
+            head = await self._read(lambda: _head(self._store, key))
+        except StoreCorrupt as error:
+            if world is not None:
+                world.fail(str(error))  # until its log can be read again
+            raise
         if world is not None and (head.generation, head.observations) < known:
             world.fail(f"the log holds {head.observations} observations, the posterior rests on {known[1]}")
         while not self._is_level(key, head):
