@@ -91,7 +91,7 @@ class Service:
         expires: float | None = None,
         min_revision: int = 0,
         caller: Caller = ANYONE,
-        size: int = 0,
+        sizes: Sequence[int] | None = None,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
 
@@ -105,7 +105,7 @@ class Service:
             expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             min_revision: how many observations the verdicts must rest on at least.
             caller: who asks.
-            size: bytes of the request.
+            sizes: bytes of what the log keeps of each action, the context with it; None if nobody counts.
 
         :raises DeadlinePassed: if `expires` came before the bounds.
         :raises PolicyNotFound: if no policy of that name is loaded.
@@ -131,10 +131,11 @@ class Service:
         if not judge.oracle.needs_current:
             notices += self._following.notices()
         verdicts = []
-        for action, check, bound in zip(actions, prepared, bounds, strict=True):
+        counted = [0] * len(actions) if sizes is None else sizes
+        for action, check, bound, size in zip(actions, prepared, bounds, counted, strict=True):
             verdict = judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
-            self._writer.log_decision(decision, -(-size // len(actions)))
+            self._writer.log_decision(decision, size)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.decision)
             verdicts.append(verdict)

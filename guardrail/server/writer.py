@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 GROUP_LIMIT = 1_000
 """Most observations, and most decisions, in one transaction."""
+GROUP_BYTES = 8 * 2**20
+"""Of the requests whose decisions are written in one transaction, unless a single one has more."""
 FLUSH_SECONDS = 0.1
 """How long a decision waits for company before it is written."""
 RETRY_SECONDS = 0.5
@@ -171,7 +173,7 @@ class Writer:
 
         Args:
             decision: the decision.
-            size: bytes that what was asked took; they count until it is durable.
+            size: bytes of what is kept of the request; they count until it is durable.
         """
         self._queued_bytes += size
         self._queues.sizes.append(size)  # first: whoever sees the decision finds its size
@@ -330,8 +332,18 @@ class Writer:
             result, error = None, caught
         self._loop.call_soon_threadsafe(_settle, job.future, result, error)
 
+    def _next_decisions(self) -> list[LoggedDecision]:
+        batch: list[LoggedDecision] = []
+        size = 0
+        for place in range(min(GROUP_LIMIT, len(self._queues.decisions))):
+            size += self._queues.sizes[place]
+            if batch and size > GROUP_BYTES:
+                break
+            batch.append(self._queues.decisions[place])
+        return batch
+
     def _write_decisions(self) -> bool:
-        batch = [self._queues.decisions[i] for i in range(min(GROUP_LIMIT, len(self._queues.decisions)))]
+        batch = self._next_decisions()
         if not batch:
             return True
         try:

@@ -110,6 +110,37 @@ def test_checks_stop_when_decisions_about_too_much_wait(start_service, store):
         assert check(client).decision_id
 
 
+def test_one_request_does_not_fill_the_log(start_service):
+    """The log keeps the context beside every action: a mebibyte a thousand times."""
+    service = start_service()
+    with service.client() as client:
+
+        def ask(size, count):
+            return client.check_many(
+                policy="coin", world="w", context={"unknown": "x" * size}, actions=[LOW] * count
+            ).verdicts
+
+        with pytest.raises(NoVerdict) as caught:
+            ask(900_000, 1_000)
+        assert caught.value.reason == "INPUT_TOO_LARGE"
+        assert len(ask(15_000, 1_000)) == 1_000
+        assert len(ask(900_000, 15)) == 15
+
+
+def test_decisions_about_much_are_written_a_few_at_a_time(start_service, store, monkeypatch):
+    service = start_service()
+    append, sizes = store[0]._store.append_decisions, []
+    monkeypatch.setattr(store[0]._store, "append_decisions", lambda batch: sizes.append(len(batch)) or append(batch))
+    store[0].hold = threading.Event()
+    with service.client() as client:
+        for _ in range(3):
+            client.check_many(policy="coin", world="w", context={"unknown": "x" * 900_000}, actions=[LOW] * 10)
+        store[0].hold.set()
+    service.stop()
+    assert sum(sizes) == 30
+    assert max(sizes) <= 9
+
+
 def test_a_report_that_cannot_be_committed_is_not_acknowledged_and_does_not_count(start_service, store):
     service = start_service()
     with service.client() as client:
