@@ -105,6 +105,7 @@ def report(result: dict[str, Any]) -> str:
         f"{'always' if r['always_serving'] else 'NOT ALWAYS'}"
         for load, r in result["loads"].items()
     ]
+    lines.append("  aim: a p99 of at most 500 ms (half of the client's deadline), nothing lost, health always SERVING")
     return "\n".join(lines)
 
 

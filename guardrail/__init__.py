@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guardrail import bounds
+    from guardrail.client.access import Tls
     from guardrail.client.aio import AsyncClient
     from guardrail.client.results import CheckedActions, Report, Reported
     from guardrail.client.sync import Client
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
         LimitExceeded,
         MissingExtra,
         NoVerdict,
+        PermissionDenied,
         PolicyError,
         PolicyNotFound,
         ReportConflict,
         ServiceError,
+        Unauthenticated,
         WorldNotFound,
     )
     from guardrail.guard import Guard
@@ -56,6 +59,7 @@ __all__ = [
     "LimitExceeded",
     "MissingExtra",
     "NoVerdict",
+    "PermissionDenied",
     "PolicyError",
     "PolicyNotFound",
     "Reason",
@@ -64,6 +68,8 @@ __all__ = [
     "ReportConflict",
     "Reported",
     "ServiceError",
+    "Tls",
+    "Unauthenticated",
     "Verdict",
     "WorldNotFound",
     "__version__",
@@ -77,6 +83,7 @@ _HOMES = {
     "Guard": "guardrail.guard",
     "Report": "guardrail.client.results",
     "Reported": "guardrail.client.results",
+    "Tls": "guardrail.client.access",
     **dict.fromkeys(
         ("CautiousHypothesis", "Decision", "Guarantee", "GuaranteeKind", "Reason", "ReasonCode", "Verdict"),
         "guardrail.domain",

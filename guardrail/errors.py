@@ -22,6 +22,7 @@ GuardrailError
 ├── NotServing                  the service is starting, stopping, or cannot listen
 ├── SnapshotInvalid             a snapshot does not fit the policy or is damaged
 ├── WorldUnavailable            a world's posterior cannot be built from its log
+├── LogUnusable                 the logs do not hold what a command needs that reads them
 ├── MissingExtra                an optional dependency is not installed
 ├── DeviceUnavailable           the device asked for is not on this machine
 ├── ServiceError                the client could not report or read
@@ -162,9 +163,17 @@ class PermissionDenied(GuardrailError):
 
 
 class SecurityInvalid(GuardrailError):
-    """Security settings are wrong or partial: the service does not start with them."""
+    """Security settings are wrong or partial: the service does not start with them, or keeps those it has.
+
+    Attributes:
+        problems: everything that is wrong in a callers file; empty if something else is.
+    """
 
     reason = "SECURITY_INVALID"
+
+    def __init__(self, message: str = "", problems: Sequence[Problem] = ()) -> None:
+        self.problems = tuple(problems)
+        super().__init__(message or "\n".join(map(str, self.problems)))
 
 
 class StoreError(GuardrailError):
@@ -225,6 +234,19 @@ class WorldUnavailable(GuardrailError):
     """A world's posterior cannot be built from its log under the current policy."""
 
     reason = "WORLD_UNAVAILABLE"
+
+
+class LogUnusable(GuardrailError):
+    """The logs do not hold what a command needs that reads them without a service.
+
+    Attributes:
+        reason: LOG_EMPTY (no such decision), OTHER_POLICY (decisions of other policies only, or two policies that are
+            not versions of one), POLICIES_EQUAL (two that say the same), LOG_UNREPORTED (no outcome of a decision).
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MissingExtra(GuardrailError, ImportError):

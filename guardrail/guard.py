@@ -21,6 +21,7 @@ import numpy as np
 from guardrail.domain import (
     NO_GUARANTEE,
     Decision,
+    Guarantee,
     HarmBound,
     JsonObject,
     JsonValue,
@@ -34,6 +35,7 @@ from guardrail.generations import in_generation
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import Oracle, State
 from guardrail.oracles.build import build_oracle_of
+from guardrail.oracles.guarantees import self_reported
 from guardrail.oracles.placement import DeviceKind
 from guardrail.policy import Policy, load_policy
 
@@ -149,6 +151,10 @@ class Judge:
         answers = iter(bounds)
         return [next(answers) if p.row is not None else None for p in prepared]
 
+    def promised(self, stated: Guarantee) -> Guarantee:
+        """An oracle's guarantee with what the policy's way of reporting assumes besides."""
+        return self_reported(stated) if self.policy.spec.reporting.self_report else stated
+
     def decide(
         self,
         prepared: PreparedCheck,
@@ -174,7 +180,9 @@ class Judge:
             escalate_above=thresholds.escalate_above,
             predictive_harm=bound.predictive if bound is not None else None,
             cautious_hypothesis=bound.cautious if bound is not None else None,
-            guarantee=in_generation(bound.guarantee, generation) if usable and bound is not None else NO_GUARANTEE,
+            guarantee=in_generation(self.promised(bound.guarantee), generation)
+            if usable and bound is not None
+            else NO_GUARANTEE,
             reasons=reasons,
             policy=self.policy.name,
             policy_revision=self.policy.revision,

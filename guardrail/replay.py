@@ -11,7 +11,7 @@ import json
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guardrail.domain import ReasonCode
 from guardrail.errors import GuardrailError, PolicyError, WorldUnavailable
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from guardrail.domain import JsonObject, JsonValue, Verdict
+    from guardrail.oracles.base import State
     from guardrail.policy import Policy
     from guardrail.store.base import DecisionRecord, Store
 
 TOLERANCE = 1e-9
 """Largest difference between a logged and a recomputed number, absolute below 1 and relative above."""
 
-_BATCH = 256
+BATCH = 256
+"""Decisions on one posterior that are bounded together."""
 _JUDGES_KEPT = 8
 
 _FIELDS = (
@@ -75,8 +77,26 @@ class Replayed:
     differences: tuple[Difference, ...]
 
 
+class Place(NamedTuple):
+    """What the decisions that are recomputed one after the other have in common."""
+
+    policy: str
+    world: str
+    generation: int
+    policy_revision: str
+
+
 @dataclass(frozen=True, slots=True)
-class _Logged:
+class Logged:
+    """A decision of the log, read.
+
+    Attributes:
+        record: as it is in the log.
+        verdict: as `records.verdict_to_dict` writes it.
+        context: what was asked.
+        action: what was asked.
+    """
+
     record: DecisionRecord
     verdict: dict[str, Any]
     context: JsonObject
@@ -101,14 +121,14 @@ def replay(
     :raises StoreError: if the store cannot be read.
     """
     judges = _Judges(store, policies)
-    for place, records in itertools.groupby(store.decisions(policy, world), _place):
+    for place, records in itertools.groupby(store.decisions(policy, world), place_of):
         try:
-            forward = _Forward(judges.get(place[3]), store, *place[:3])
-        except _IrreproducibleError as error:
+            forward = Forward(judges.get(place.policy_revision), store, place)
+        except IrreproducibleError as error:
             yield from (Replayed(record, (error.difference,)) for record in records)
             continue
         for revision, same in itertools.groupby(records, lambda record: record.posterior_revision):
-            while batch := list(itertools.islice(same, _BATCH)):
+            while batch := list(itertools.islice(same, BATCH)):
                 yield from _recompute(forward, revision, batch)
 
 
@@ -147,7 +167,7 @@ def _without_what_the_clock_decides(
     return left, right
 
 
-class _IrreproducibleError(Exception):
+class IrreproducibleError(Exception):
     """The logs do not hold what a recomputation needs."""
 
     def __init__(self, difference: Difference) -> None:
@@ -173,71 +193,77 @@ class _Judges:
     def _compile(self, revision: str) -> Judge:
         document = self._store.policy_document(revision)
         if document is None:
-            raise _IrreproducibleError(Difference("policy_document", revision, "not in the store"))
+            raise IrreproducibleError(Difference("policy_document", revision, "not in the store"))
         try:
             judge = Judge(self._programs[revision] if revision in self._programs else parse_policy(document))
         except GuardrailError as error:
             first = str(error.problems[0]) if isinstance(error, PolicyError) else str(error)
-            raise _IrreproducibleError(Difference("policy_document", revision, first)) from error
+            raise IrreproducibleError(Difference("policy_document", revision, first)) from error
         if judge.policy.revision != revision:
-            raise _IrreproducibleError(Difference("policy_document", revision, judge.policy.revision))
+            raise IrreproducibleError(Difference("policy_document", revision, judge.policy.revision))
         return judge
 
 
-class _Forward:
+class Forward:
     """A world's posterior, moved forward through the observation log of one generation."""
 
-    def __init__(self, judge: Judge, store: Store, policy: str, world: str, generation: int) -> None:
+    def __init__(self, judge: Judge, store: Store, place: Place) -> None:
         self.judge = judge
-        self.world = world
-        self.generation = generation
-        self._records = store.observations(policy, world, generation=generation)
+        self._records = store.observations(place.policy, place.world, generation=place.generation)
         self._state = judge.oracle.init()
         self._revision = 0
         self._misfit: str | None = None
 
-    def state(self, revision: int) -> Any:
-        """The state after `revision` observations; revisions must not decrease."""
+    def state(self, revision: int) -> State:
+        """The state after `revision` observations; revisions must not decrease.
+
+        :raises IrreproducibleError: if the log is too short, or an observation does not fit the policy.
+        """
         while self._revision < revision and self._misfit is None:
             chunk = list(itertools.islice(self._records, min(CHUNK, revision - self._revision)))
             if not chunk:
                 message = f"the log holds {self._revision} observations"
-                raise _IrreproducibleError(Difference("observations", revision, message))
+                raise IrreproducibleError(Difference("observations", revision, message))
             try:
                 self._state = observe_records(self.judge, self._state, chunk)
             except WorldUnavailable as error:
                 self._misfit = str(error)
             self._revision = chunk[-1].sequence
         if self._misfit is not None and revision > 0:
-            raise _IrreproducibleError(Difference("observations", revision, self._misfit))
+            raise IrreproducibleError(Difference("observations", revision, self._misfit))
         return self._state
 
 
-def _recompute(forward: _Forward, revision: int, records: list[DecisionRecord]) -> Iterator[Replayed]:
-    read = [_read(record) for record in records]
-    readable = [entry for entry in read if isinstance(entry, _Logged)]
+def _recompute(forward: Forward, revision: int, records: list[DecisionRecord]) -> Iterator[Replayed]:
+    entries = [read(record) for record in records]
+    readable = [entry for entry in entries if isinstance(entry, Logged)]
     try:
         state = forward.state(revision)
-    except _IrreproducibleError as error:
+    except IrreproducibleError as error:
         yield from (Replayed(record, (error.difference,)) for record in records)
         return
-    judge = forward.judge
-    prepared = [judge.prepare(entry.context, entry.action) for entry in readable]
-    computed = judge.bounds(state, prepared)
-    # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
-    bounds = [STALE if _is_stale(e) and b is not None else b for e, b in zip(readable, computed, strict=True)]
-    verdicts = (
-        judge.decide(p, b, forward.world, revision, generation=forward.generation)
-        for p, b in zip(prepared, bounds, strict=True)
-    )
-    for entry in read:
-        if isinstance(entry, _Logged):
+    verdicts = iter(judged(forward.judge, state, readable))
+    for entry in entries:
+        if isinstance(entry, Logged):
             yield Replayed(entry.record, (*_columns(entry), *compare(entry.verdict, next(verdicts))))
         else:
             yield entry
 
 
-def _read(record: DecisionRecord) -> _Logged | Replayed:
+def judged(judge: Judge, state: State, entries: Sequence[Logged]) -> list[Verdict]:
+    """What a policy says to logged questions in a state that is the same for all of them."""
+    prepared = [judge.prepare(entry.context, entry.action) for entry in entries]
+    computed = judge.bounds(state, prepared)
+    # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
+    bounds = [STALE if is_stale(e) and b is not None else b for e, b in zip(entries, computed, strict=True)]
+    return [
+        judge.decide(p, b, e.record.world, e.record.posterior_revision, generation=e.record.generation)
+        for p, b, e in zip(prepared, bounds, entries, strict=True)
+    ]
+
+
+def read(record: DecisionRecord) -> Logged | Replayed:
+    """A decision with its texts read; one that cannot be read comes as a difference."""
     try:
         request, verdict = json.loads(record.request), json.loads(record.verdict)
         verdict_from_dict(verdict)
@@ -246,14 +272,15 @@ def _read(record: DecisionRecord) -> _Logged | Replayed:
             raise TypeError("a context or an action is not an object")
     except (KeyError, ValueError, TypeError) as error:
         return Replayed(record, (Difference("record", "unreadable", f"{type(error).__name__}: {error}"),))
-    return _Logged(record, verdict, context, action)
+    return Logged(record, verdict, context, action)
 
 
-def _is_stale(entry: _Logged) -> bool:
+def is_stale(entry: Logged) -> bool:
+    """True if it was rejected because outcomes kept coming in while its bound was computed."""
     return any(reason["code"] == ReasonCode.STALE_POSTERIOR for reason in entry.verdict["reasons"])
 
 
-def _columns(entry: _Logged) -> Iterator[Difference]:
+def _columns(entry: Logged) -> Iterator[Difference]:
     """Where a record contradicts the verdict it holds."""
     for name in ("decision_id", "decision"):
         column = getattr(entry.record, name)
@@ -261,8 +288,9 @@ def _columns(entry: _Logged) -> Iterator[Difference]:
             yield Difference(f"record.{name}", column, entry.verdict[name])
 
 
-def _place(record: DecisionRecord) -> tuple[str, str, int, str]:
-    return record.policy, record.world, record.generation, record.policy_revision
+def place_of(record: DecisionRecord) -> Place:
+    """Where a decision was made; a log's decisions come grouped by it."""
+    return Place(record.policy, record.world, record.generation, record.policy_revision)
 
 
 def _flat(verdict: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,11 @@ def test_every_python_block_compiles():
         ast.parse(block)
 
 
+def test_the_python_of_the_page_on_logs_runs():
+    (block,) = blocks((ROOT / "docs" / "logs.md").read_text(), "python")
+    exec(compile(block, "docs/logs.md", "exec"), {})
+
+
 def test_the_example_policy_loads():
     from guardrail.policy import parse_policy
 

@@ -104,6 +104,12 @@ def test_bounds_see_arrays_only(graph):
     assert packages <= {"jax", "numpy"}
 
 
+def test_calibration_sees_numbers_only(graph):
+    modules, packages = graph.reach(graph.room("calibration"))
+    assert modules == graph.room("calibration")
+    assert packages <= {"numpy"}
+
+
 def test_policy_needs_no_numerics(graph):
     # Running a suite takes a guard; it is imported then, if the caller brings no other (see the run-time test).
     modules, packages = graph.reach(graph.room("policy"), {("guardrail.policy.suite", "guardrail.guard")})

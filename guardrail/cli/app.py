@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import guardrail
-from guardrail.cli import check, decision, health, policy, replay, report, serve, worlds
+from guardrail.cli import calibration, callers, check, decision, health, keys, policy, replay, report, serve, worlds
 
 app = typer.Typer(
     name="guardrail",
@@ -42,4 +42,7 @@ app.add_typer(worlds.app, name="worlds")
 decision.add_to(app)
 health.add_to(app)
 replay.add_to(app)
+calibration.add_to(app)
 app.add_typer(policy.app, name="policy")
+app.add_typer(callers.app, name="callers")
+app.add_typer(keys.app, name="keys")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_DEADLINE,
     DEFAULT_TARGET,
@@ -26,6 +27,7 @@ from guardrail.records import verdict_to_dict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from guardrail.client.sync import Client
     from guardrail.domain import Verdict
 
 
@@ -48,6 +50,10 @@ def check(
     ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask whether an action may be carried out. Changes no belief.
@@ -68,7 +74,8 @@ def check(
         elif policy is None or world is None:
             raise typer.BadParameter("give --policy and --world, or --policy-file")
         else:
-            verdicts = _ask(target, deadline, policy, world, asked_context, asked_actions, min_revision)
+            with connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
+                verdicts = _ask(client, policy, world, asked_context, asked_actions, min_revision)
     accepted = sorted((i for i, v in enumerate(verdicts) if v.accepted), key=lambda i: verdicts[i].harm_bound)
     if as_json and actions is None:
         emit(verdict_to_dict(verdicts[0]))
@@ -99,21 +106,17 @@ def _in_process(
 
 
 def _ask(
-    target: str,
-    deadline: float,
+    client: Client,
     policy: str,
     world: str,
     context: dict[str, Any],
     actions: list[dict[str, Any]],
     min_revision: int | None,
 ) -> Sequence[Verdict]:
-    from guardrail.client.sync import Client
-
     where: dict[str, Any] = {"policy": policy, "world": world, "context": context, "min_revision": min_revision}
-    with Client(target, timeout=deadline) as client:
-        if len(actions) == 1:
-            return [client.check(**where, action=actions[0])]
-        return client.check_many(**where, actions=actions).verdicts
+    if len(actions) == 1:
+        return [client.check(**where, action=actions[0])]
+    return client.check_many(**where, actions=actions).verdicts
 
 
 def _print(verdicts: Sequence[Verdict], allowed: list[int] | None) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from rich.console import Console
 
-from guardrail.errors import GuardrailError, PolicyError, Problem
+from guardrail.errors import GuardrailError, PolicyError, Problem, SecurityInvalid
 
 
 class ExitCode(enum.IntEnum):
@@ -52,6 +52,16 @@ StoreUrl: TypeAlias = Annotated[
         metavar="PATH|URL",
         help="A SQLite file, or postgresql://USER@HOST/DATABASE. "
         "Give a URL with a password in the environment: others see a command line.",
+    ),
+]
+LogUrl: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--log",
+        envvar="GUARDRAIL_STORE",
+        show_envvar=True,
+        metavar="PATH|URL",
+        help="The store whose logs to read: as for --store of `guardrail serve`. It is only read.",
     ),
 ]
 JsonText: TypeAlias = str
@@ -126,7 +136,7 @@ def report_error(error: GuardrailError, *, as_json: bool = False) -> None:
     message = str(error).removeprefix(f"{error.reason}: ")
     if as_json:
         body: dict[str, Any] = {"reason": error.reason, "message": message}
-        if isinstance(error, PolicyError):
+        if isinstance(error, PolicyError | SecurityInvalid) and error.problems:
             body["problems"] = [problem_to_dict(p) for p in error.problems]
         typer.echo(json.dumps({"error": body}), err=True)
         return

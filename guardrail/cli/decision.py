@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_DEADLINE,
     DEFAULT_TARGET,
@@ -35,6 +36,10 @@ def decision(
     ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one record of the decision log: what was asked, what was answered, and why."""
@@ -42,9 +47,7 @@ def decision(
         if store is not None:
             _show(*_from_store(store, decision_id), as_json=as_json)
             return
-        from guardrail.client.sync import Client
-
-        with Client(target, timeout=deadline) as client:
+        with connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
             logged = client.decision(decision_id)
         _show(logged.verdict, logged.context, logged.action, logged.decided_at, as_json=as_json)
 

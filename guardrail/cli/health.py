@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, tls_of
 from guardrail.cli.console import DEFAULT_TARGET, AsJson, Deadline, ExitCode, emit
+
+if TYPE_CHECKING:
+    from guardrail.client.access import Tls
 
 MESSAGES = {
     "SERVING": "serving",
@@ -18,22 +22,34 @@ MESSAGES = {
 
 def health(
     target: Annotated[
-        str, typer.Argument(envvar="GUARDRAIL_TARGET", metavar="[HOST:PORT]", help="The service to ask.")
+        str,
+        typer.Argument(
+            envvar="GUARDRAIL_TARGET",
+            metavar="[HOST:PORT]",
+            help="The service to ask; or http://HOST:PORT/health, where its metrics are.",
+        ),
     ] = DEFAULT_TARGET,
     service: Annotated[
         str, typer.Option(metavar="NAME", help="What to ask about; all that a check needs, if not given.")
     ] = "",
-    alive: Annotated[
-        bool, typer.Option("--alive", help="Be content with any answer: a restart mends no database that is gone.")
-    ] = False,
     deadline: Deadline = 2.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the service whether it serves (grpc.health.v1): a probe for containers and scripts.
+    """Ask the service whether it serves: a probe for containers and scripts.
+
+    By grpc.health.v1, or by HTTP on the port of the metrics, which answers under overload as well.
 
     Exit status: 0 if it serves, 1 if it does not, 3 if there is no answer.
     """
-    status, detail = _ask(target, service, deadline)
+    if target.startswith("http://"):
+        if service or tls_ca or tls_cert or tls_key:
+            raise typer.BadParameter("--service and TLS go with grpc.health.v1: give HOST:PORT")
+        status, detail = _ask_http(target, deadline)
+    else:
+        status, detail = _ask(target, service, deadline, tls_of(tls_ca, tls_cert, tls_key))
     if as_json:
         emit({"target": target, "service": service, "status": status, "detail": detail})
     else:
@@ -41,15 +57,19 @@ def health(
         typer.echo(f"{name}: {MESSAGES[status]}{f' ({detail})' if detail else ''}", err=status != "SERVING")
     if status == "UNREACHABLE":
         raise typer.Exit(ExitCode.NO_ANSWER)
-    raise typer.Exit(ExitCode.OK if status == "SERVING" or alive else ExitCode.NO)
+    raise typer.Exit(ExitCode.OK if status == "SERVING" else ExitCode.NO)
 
 
-def _ask(target: str, service: str, deadline: float) -> tuple[str, str]:
+def _ask(target: str, service: str, deadline: float, tls: Tls | None) -> tuple[str, str]:
     """The status, and what there is to say about it."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(target) as channel:
+    try:
+        credentials = None if tls is None else tls.credentials()
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from error
+    with grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=service)
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=deadline)
@@ -60,6 +80,27 @@ def _ask(target: str, service: str, deadline: float) -> tuple[str, str]:
             return "UNREACHABLE", f"{code.name}: {error.details()}"
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     return "SERVING" if serving else "NOT_SERVING", ""
+
+
+def _ask_http(url: str, deadline: float) -> tuple[str, str]:
+    """The status, and what there is to say about it."""
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    # The target is the user's own, and no proxy lies between a probe and its service.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=deadline) as answer:
+            code = answer.status
+    except urllib.error.HTTPError as error:
+        code = error.code
+        error.close()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return "UNREACHABLE", str(getattr(error, "reason", error)) or type(error).__name__
+    if code in (200, 503):
+        return ("SERVING" if code == 200 else "NOT_SERVING"), ""
+    return "UNREACHABLE", f"HTTP status {code}: no health is there"
 
 
 def add_to(app: typer.Typer) -> None:

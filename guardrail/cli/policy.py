@@ -1,4 +1,4 @@
-"""`guardrail policy lint|test|schema|diff|init|reload`."""
+"""`guardrail policy lint|test|schema|diff|compare|init|reload`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guardrail.cli import init
+from guardrail.cli import compare, init
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_TARGET,
     AsJson,
@@ -90,10 +91,10 @@ def diff(
 ) -> None:
     """Say what changes from one policy to another, and whether the guarantee starts anew."""
     from guardrail.policy import load_policy
-    from guardrail.policy.diff import diff as compare
+    from guardrail.policy.diff import diff as changes
 
     with errors(as_json):
-        found = compare(load_policy(old), load_policy(new))
+        found = changes(load_policy(old), load_policy(new))
     if as_json:
         emit(found.to_dict())
     else:
@@ -154,6 +155,7 @@ def _print_suite(result: dict[str, Any]) -> None:
     typer.echo(f"{result['path']}: {passed} of {len(result['cases'])} cases pass")
 
 
+app.command(epilog="Example: guardrail policy compare logged proposed.yaml --log var/guardrail.db")(compare.compare)
 app.command(epilog="Example: guardrail policy init my-tool --family beta-bernoulli")(init.init)
 
 
@@ -161,6 +163,10 @@ app.command(epilog="Example: guardrail policy init my-tool --family beta-bernoul
 def reload(
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = 60.0,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Let the service read its policy files again: all of them are loaded, or none if any is wrong.
@@ -168,11 +174,8 @@ def reload(
     A policy whose revision changed starts a new guarantee, and its worlds are replayed from their
     logs. Worlds that could not answer are rebuilt.
     """
-    with errors(as_json):
-        from guardrail.client.sync import Client
-
-        with Client(target, timeout=deadline) as client:
-            answer = client.reload_policies()
+    with errors(as_json), connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
+        answer = client.reload_policies()
     if as_json:
         policies = [{"name": p.name, "revision": p.revision} for p in answer.policies]
         emit({"policies": policies, "changed": list(answer.changed)})

@@ -13,15 +13,13 @@ from guardrail.cli.console import (
     StoreUrl,
     emit,
     errors,
-    progress_console,
     report_error,
     text_console,
 )
 from guardrail.cli.policy import policy_files
+from guardrail.cli.progress import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from guardrail.errors import StoreCorrupt
     from guardrail.replay import Replayed
 
@@ -56,7 +54,9 @@ def replay(
         opened = open_store(store, read_only=True)
         try:
             given = [load_policy(path) for path in policy_files(policies or [])]
-            for replayed in _with_progress(recompute(opened, policy=policy, world=world, policies=given)):
+            for replayed in counted(
+                recompute(opened, policy=policy, world=world, policies=given), "decisions recomputed"
+            ):
                 tally.add(replayed)
         except StoreCorrupt as error:
             damage = error
@@ -101,18 +101,6 @@ class _Tally:
             return
         verb = "differs" if self.differing == 1 else "differ"
         text_console().print(f"{self.decisions} decisions recomputed, {self.differing or 'none'} {verb}")
-
-
-def _with_progress(replayed: Iterable[Replayed]) -> Iterator[Replayed]:
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.completed} decisions recomputed"), TimeElapsedColumn())
-    console = progress_console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        for one in replayed:
-            yield one
-            progress.advance(task)
 
 
 def add_to(app: typer.Typer) -> None:

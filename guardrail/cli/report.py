@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_DEADLINE,
     DEFAULT_TARGET,
@@ -37,6 +38,10 @@ def report(
     ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Report the outcome of an action that was carried out: every one, whatever came of it, once.
@@ -51,13 +56,12 @@ def report(
     )
     with errors(as_json):
         from guardrail.client.results import new_observation_id
-        from guardrail.client.sync import Client
 
         name = observation_id or new_observation_id()
         if observation_id is None:
             # Before the call, so that it is known should the call fail.
             typer.echo(json.dumps({"observation_id": name}) if as_json else f"observation id {name}", err=True)
-        with Client(target, timeout=deadline) as client:
+        with connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
             result = client.report(
                 policy=policy, world=world, context=what, action=done, outcome=came, observation_id=name
             )

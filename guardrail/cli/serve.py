@@ -28,7 +28,11 @@ def serve(
     ],
     store: StoreUrl,
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Loopback address; port 0 picks a free one.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where to listen; port 0 picks a free one. Beyond loopback only with TLS and callers.",
+        ),
     ] = "127.0.0.1:7410",
     metrics: Annotated[
         str | None,
@@ -66,14 +70,27 @@ def serve(
             metavar="DIR", help="Where compiled kernels are kept; beside the database file or in ~/.cache if unset."
         ),
     ] = None,
+    callers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Who may do what; without it everybody may do everything.")
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The service's certificate chain, PEM; plaintext without it.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key, PEM.")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ask every client for a certificate that this CA signed, PEM.")
+    ] = None,
+    reflection: Annotated[
+        bool, typer.Option("--reflection", help="Answer gRPC reflection: anybody may read the contract.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C, then drain it.
 
     Logs go to stderr: JSON lines, or readable text on a terminal. With --json they are always JSON, and
     stdout gets one line once the service answers: {"event": "serving", "listen": ..., "port": ..., "pid": ...}.
+    SIGHUP and ReloadPolicies read --callers again; certificates are read again when their files change.
     """
-    # The service listens on loopback only and has no telemetry; nothing leaves this machine.
     configure_logs(readable=False if as_json else None)
     given = {
         "device": device.value,
@@ -88,6 +105,11 @@ def serve(
         "stall_seconds": stall_seconds,
         "max_worlds": max_worlds,
         "compilation_cache": compilation_cache,
+        "callers": callers,
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
+        "client_ca": client_ca,
+        "reflection": reflection or None,
     }
     settings = _settings(listen, policies, store, {name: value for name, value in given.items() if value is not None})
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, TokenFile, connect
 from guardrail.cli.console import (
     DEFAULT_DEADLINE,
     DEFAULT_TARGET,
@@ -48,19 +49,20 @@ def show(
     ] = None,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """List the worlds that hold observations or were reset, or show what one of them believes."""
     if world is not None and policy is None:
         raise typer.BadParameter("say which policy's world: --policy NAME")
-    with errors(as_json):
-        from guardrail.client.sync import Client
-
-        with Client(target, timeout=deadline) as client:
-            if world is not None and policy is not None:
-                _show(client.world(policy, world), as_json=as_json)
-            else:
-                _list(list(client.worlds(policy)), as_json=as_json)
+    with errors(as_json), connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
+        if world is not None and policy is not None:
+            _show(client.world(policy, world), as_json=as_json)
+        else:
+            _list(list(client.worlds(policy)), as_json=as_json)
 
 
 @app.command(epilog="Example: guardrail worlds reset oring-launch pad-39 --reason 'the sensor was replaced'")
@@ -71,6 +73,10 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
+    token_file: TokenFile = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Close the log of a world and start a new one from the prior, with a guarantee of its own.
@@ -80,21 +86,17 @@ def reset(
 
     Exit status: 0 if the world was reset, 1 if you said no.
     """
-    with errors(as_json):
-        from guardrail.client.sync import Client
+    with errors(as_json), connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
         from guardrail.errors import WorldNotFound
 
-        with Client(target, timeout=deadline) as client:
-            # Not `client.world`: what is reset is often a world whose posterior cannot be shown.
-            found = next((entry for entry in client.worlds(policy) if entry.world == world), None)
-            if found is None:
-                raise WorldNotFound(f"policy {policy!r} has no world {world!r} that holds observations")
-            what = (
-                f"{found.observations} observations of world {world} of policy {policy} (generation {found.generation})"
-            )
-            if not yes and not typer.confirm(f"Close the log with {what}?", err=True):
-                raise typer.Exit(ExitCode.NO)
-            done = client.reset_world(policy, world, generation=found.generation, reason=reason)
+        # Not `client.world`: what is reset is often a world whose posterior cannot be shown.
+        found = next((entry for entry in client.worlds(policy) if entry.world == world), None)
+        if found is None:
+            raise WorldNotFound(f"policy {policy!r} has no world {world!r} that holds observations")
+        what = f"{found.observations} observations of world {world} of policy {policy} (generation {found.generation})"
+        if not yes and not typer.confirm(f"Close the log with {what}?", err=True):
+            raise typer.Exit(ExitCode.NO)
+        done = client.reset_world(policy, world, generation=found.generation, reason=reason)
     if as_json:
         emit(done)
         return

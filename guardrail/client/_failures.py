@@ -17,9 +17,11 @@ from guardrail.errors import (
     InvalidInput,
     LimitExceeded,
     NoVerdict,
+    PermissionDenied,
     PolicyNotFound,
     ReportConflict,
     ServiceError,
+    Unauthenticated,
     WorldNotFound,
 )
 
@@ -59,6 +61,10 @@ def no_service(message: str, reason: str, code: grpc.StatusCode) -> GuardrailErr
     known = _BY_REASON.get((code, reason))
     if known is not None:
         return known(message)
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return Unauthenticated(message, reason)
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return PermissionDenied(message, reason)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason != code.name:  # else a message is too large for grpc
         return LimitExceeded(message, reason)
     if code is grpc.StatusCode.ALREADY_EXISTS:

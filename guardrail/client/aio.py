@@ -12,9 +12,10 @@ import grpc
 import grpc.aio
 
 from guardrail.client import _shared
-from guardrail.client._call import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Call, Metadata, seconds
+from guardrail.client._call import DEFAULT_TIMEOUT, Call, Metadata, seconds
 from guardrail.client._failures import from_call
 from guardrail.client._guarded import Guarded, dress, kind_of, refuse, require_accept, unreported
+from guardrail.client.access import Tls, Token, access
 from guardrail.client.results import (
     CheckedActions,
     LoggedDecision,
@@ -45,17 +46,23 @@ class AsyncClient:
     """Asks a guardrail service, for asyncio. One client belongs to one event loop, that of its first call.
 
     Every failure of a check is a NoVerdict: without a verdict there is no permission. A call is
-    retried while the service is unreachable, until its deadline.
+    retried while the service is unreachable, until its deadline. Whatever else the service refuses a caller for who
+    it is raises Unauthenticated or PermissionDenied, and for asking too much LimitExceeded.
 
     Args:
         target: where the service listens, for instance `localhost:50051`.
         timeout: seconds that each call may take, retries included.
-        credentials: of the channel, for TLS; without them the connection is not encrypted.
+        token: a key or token that says who calls, or a callable that gives the present one before every call. Over
+            an unencrypted connection it is only sent to this machine.
+        tls: an encrypted connection; without it, and without `credentials`, nothing is encrypted.
+        credentials: of the channel, for TLS set up otherwise.
         metadata: sent with every call, for instance an authorization header.
         channel: a channel to use instead of opening one to `target`; the client closes it. Retries and
             message limits are then the channel's own.
 
-    :raises ValueError: if `timeout` is not a positive, finite number.
+    :raises ValueError: if `timeout` is not a positive, finite number, if a token would go unencrypted to another
+        machine, or if two arguments contradict each other.
+    :raises OSError: if a file of `tls` cannot be read.
     """
 
     def __init__(
@@ -63,13 +70,22 @@ class AsyncClient:
         target: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        token: Token | None = None,
+        tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
         channel: grpc.aio.Channel | None = None,
     ) -> None:
-        self._target, self._credentials = target, credentials
+        self._target = target
         self._timeout = seconds(timeout)
-        self._metadata = tuple(metadata)
+        self._access = access(
+            target,
+            token=token,
+            tls=tls,
+            credentials=credentials,
+            metadata=metadata,
+            own_channel=channel is not None,
+        )
         self._channel = channel
         self._closed = False
         self._methods: dict[str, Send] = {}
@@ -91,10 +107,11 @@ class AsyncClient:
     def _open(self) -> grpc.aio.Channel:
         # A channel takes the event loop that runs when it is made; a client may be made before one runs.
         if self._channel is None:
-            if self._credentials is not None:
-                self._channel = grpc.aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
+            credentials, options = self._access.credentials, self._access.options
+            if credentials is not None:
+                self._channel = grpc.aio.secure_channel(self._target, credentials, options=options)
             else:
-                self._channel = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+                self._channel = grpc.aio.insecure_channel(self._target, options=options)
         return self._channel
 
     async def _run(self, call: Call[T], timeout: float | None = None) -> T:
@@ -104,8 +121,9 @@ class AsyncClient:
         send = self._methods.get(call.path)
         if send is None:
             send = self._methods[call.path] = self._open().unary_unary(call.path, call.serialize, None)
+        metadata = self._access.headers(call)
         try:
-            reply: bytes = await send(call.request, timeout=limit, metadata=self._metadata)
+            reply: bytes = await send(call.request, timeout=limit, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise from_call(error, call.failure) from error
         return call.finish(reply)
@@ -295,7 +313,7 @@ class AsyncClient:
         if self._closed:
             raise call.closed()
         stream: Send = self._open().unary_stream(call.path, call.serialize, None)
-        return AsyncWatch(stream(call.request, metadata=self._metadata), call)
+        return AsyncWatch(stream(call.request, metadata=self._access.headers(call)), call)
 
     def guarded(
         self,

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 import grpc
 
 from guardrail.client import _shared
-from guardrail.client._call import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Call, Metadata, seconds
+from guardrail.client._call import DEFAULT_TIMEOUT, Call, Metadata, seconds
 from guardrail.client._failures import from_call
 from guardrail.client._guarded import Guarded, dress, kind_of, refuse, require_accept, unreported
+from guardrail.client.access import Tls, Token, access
 from guardrail.client.results import (
     CheckedActions,
     LoggedDecision,
@@ -42,17 +43,23 @@ class Client:
     """Asks a guardrail service. Safe to share between threads.
 
     Every failure of a check is a NoVerdict: without a verdict there is no permission. A call is
-    retried while the service is unreachable, until its deadline.
+    retried while the service is unreachable, until its deadline. Whatever else the service refuses a caller for who
+    it is raises Unauthenticated or PermissionDenied, and for asking too much LimitExceeded.
 
     Args:
         target: where the service listens, for instance `localhost:50051`.
         timeout: seconds that each call may take, retries included.
-        credentials: of the channel, for TLS; without them the connection is not encrypted.
+        token: a key or token that says who calls, or a callable that gives the present one before every call. Over
+            an unencrypted connection it is only sent to this machine.
+        tls: an encrypted connection; without it, and without `credentials`, nothing is encrypted.
+        credentials: of the channel, for TLS set up otherwise.
         metadata: sent with every call, for instance an authorization header.
         channel: a channel to use instead of opening one to `target`; the client closes it. Retries and
             message limits are then the channel's own.
 
-    :raises ValueError: if `timeout` is not a positive, finite number.
+    :raises ValueError: if `timeout` is not a positive, finite number, if a token would go unencrypted to another
+        machine, or if two arguments contradict each other.
+    :raises OSError: if a file of `tls` cannot be read.
     """
 
     def __init__(
@@ -60,20 +67,29 @@ class Client:
         target: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        token: Token | None = None,
+        tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
         channel: grpc.Channel | None = None,
     ) -> None:
         self._timeout = seconds(timeout)
-        self._metadata = tuple(metadata)
+        self._access = access(
+            target,
+            token=token,
+            tls=tls,
+            credentials=credentials,
+            metadata=metadata,
+            own_channel=channel is not None,
+        )
         self._closed = threading.Event()
         self._methods: dict[str, Send] = {}
         if channel is not None:
             self._channel = channel
-        elif credentials is not None:
-            self._channel = grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+        elif self._access.credentials is not None:
+            self._channel = grpc.secure_channel(target, self._access.credentials, options=self._access.options)
         else:
-            self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+            self._channel = grpc.insecure_channel(target, options=self._access.options)
 
     def close(self) -> None:
         """Close the channel. Calls under way end without a verdict; calling it again does nothing."""
@@ -94,8 +110,9 @@ class Client:
         send = self._methods.get(call.path)
         if send is None:
             send = self._methods[call.path] = self._channel.unary_unary(call.path, call.serialize, None)
+        metadata = self._access.headers(call)
         try:
-            reply: bytes = send(call.request, timeout=limit, metadata=self._metadata)
+            reply: bytes = send(call.request, timeout=limit, metadata=metadata)
         except grpc.RpcError as error:
             raise from_call(error, call.failure) from error
         except ValueError as error:  # closed by another thread since
@@ -286,7 +303,7 @@ class Client:
         if self._closed.is_set():
             raise call.closed()
         stream: Send = self._channel.unary_stream(call.path, call.serialize, None)
-        return Watch(stream(call.request, metadata=self._metadata), call)
+        return Watch(stream(call.request, metadata=self._access.headers(call)), call)
 
     def guarded(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import replace
 
 from guardrail.domain import Guarantee, GuaranteeKind
 from guardrail.policy.schema import BoundSpec, IidBound, PlausibleBound, PredictiveBound, RatioBound
@@ -12,6 +14,10 @@ ALL_REPORTED = "the outcome of every action that was carried out is reported, wh
 FIXED_BEFORE = "the class, the prior and the bound's level were fixed before any of the data was seen"
 IID = "observations are independent and identically distributed"
 DISTINCT = "no two hypotheses are the same distribution"
+SELF_REPORTED = (
+    "outcomes are reported by the agent itself, which reports every one of them truthfully, even where another would "
+    "win it a permission"
+)
 FROM_SOME_TIME = "it holds from some unknown time on and says nothing about the present one"
 
 PAPER = "Bengio et al., UAI 2025"
@@ -46,6 +52,14 @@ def guarantee(bound: BoundSpec, of_class: tuple[str, ...], min_log_prior: float)
         case PredictiveBound():
             why = "nothing is promised: the posterior mean of harm can lie far below the true harm"
             return Guarantee(GuaranteeKind.NONE, 0.0, (why,), "posterior predictive harm")
+
+
+@functools.lru_cache(maxsize=256)
+def self_reported(stated: Guarantee) -> Guarantee:
+    """A guarantee over data that the agent reports itself: it assumes that the agent tells the truth."""
+    if stated.kind is GuaranteeKind.NONE:
+        return stated
+    return replace(stated, assumptions=(*stated.assumptions, SELF_REPORTED))
 
 
 def confidence(delta: float) -> float:

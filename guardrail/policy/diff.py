@@ -103,6 +103,8 @@ def _reasons(old: Policy, new: Policy) -> Iterator[str]:
         yield "bound: another rule or confidence, chosen after seeing data"
     if before.decision != after.decision:
         yield "decision: other thresholds, chosen after seeing data"
+    if before.reporting != after.reporting:
+        yield "reporting: others may report, so the guarantee rests on other assumptions"
 
 
 def _observed(outcome: Outcome) -> tuple[str, str, int | None]:

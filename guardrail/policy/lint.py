@@ -68,6 +68,12 @@ def _log_smallest_mass(grid: CoefficientGrid) -> float:
 
 
 def _guarantee(policy: Policy, document: Document) -> Iterator[Problem]:
+    if policy.spec.reporting.self_report:
+        message = (
+            "an agent that reports its own outcomes can argue itself into permission; the guarantee assumes that it "
+            "does not, and says so"
+        )
+        yield document.problem(("reporting", "self_report"), message)
     bound, route = policy.spec.bound, ("bound", "kind")
     if bound.kind == "predictive":
         yield document.problem(route, "predictive harm has no guarantee; kind ratio holds with confidence 1 - delta")

@@ -17,7 +17,7 @@ from guardrail.errors import PolicyError, Problem
 from guardrail.policy import checks, wording
 from guardrail.policy.analysis import MAX_POLICY_COST, Finding, is_numeric, list_length
 from guardrail.policy.document import Document, Route, in_order
-from guardrail.policy.expressions import CheckedExpression, Environment
+from guardrail.policy.expressions import CheckedExpression, Environment, Program
 from guardrail.policy.harm import harm_event, integer_event
 from guardrail.policy.inputs import FieldReader
 from guardrail.policy.memory_schema import IntegerOutcomeSpec
@@ -25,7 +25,7 @@ from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
 from guardrail.policy.program_schema import ProgramSpec
 from guardrail.policy.program_source import ProgramSource, read_program
-from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec
+from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec, ReportingSpec
 from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
 
@@ -65,7 +65,10 @@ def parse_policy(text: str, path: str = "policy.yaml", *, folder: Path | None = 
 
 def revision(spec: PolicySpec, program: str | None = None) -> str:
     """SHA-256 (hexadecimal) of the canonical JSON of a validated policy, and of its program's digest if it has one."""
-    text = json.dumps(_canonical(spec.model_dump(by_alias=True)), sort_keys=True, separators=(",", ":"))
+    plain = spec.model_dump(by_alias=True)
+    if spec.reporting == ReportingSpec():
+        del plain["reporting"]  # saying what holds anyway makes no other policy
+    text = json.dumps(_canonical(plain), sort_keys=True, separators=(",", ":"))
     if program is not None:
         text += program
     return hashlib.sha256(text.encode()).hexdigest()
@@ -94,6 +97,7 @@ class _Draft:
     category: CheckedExpression | None = None
     rules: list[CheckedExpression] = field(default_factory=list)
     harm: HarmEvent | None = None
+    harm_program: Program | None = None
     program: ProgramSource | None = None
     costs: dict[Route, float] = field(default_factory=dict)
     data: dict[Any, Any] = field(default_factory=dict)
@@ -212,7 +216,7 @@ class _Draft:
         if isinstance(event, Finding):
             self._inside(("harm",), event)
         else:
-            self.harm = event
+            self.harm, self.harm_program = event, checked.program
 
     def _harm_of_model(self) -> None:
         if isinstance(self.sections["hypotheses"], ProgramSpec):
@@ -296,6 +300,7 @@ def _programs(draft: _Draft, spec: PolicySpec) -> Programs:
         features=features,
         category=draft.category,
         rules=rules,
+        harm=draft.harm_program,
         feature_list=environment.combine("[]", outputs),
         any_rule=environment.combine(" || ", [rule.program.text for rule in rules]) if rules else None,
     )

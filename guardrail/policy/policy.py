@@ -86,6 +86,7 @@ class Programs:
         features: in the policy's order.
         category: None if the family has none.
         rules: in the policy's order.
+        harm: the predicate over the outcome; None if harm is a site of the world model.
         feature_list: all features and the category as one list; None if CEL's limits forbid it.
         any_rule: true if any rule matches; None if there are no rules or CEL's limits forbid it.
     """
@@ -95,6 +96,7 @@ class Programs:
     features: tuple[Feature, ...]
     category: CheckedExpression | None
     rules: tuple[CheckedExpression, ...]
+    harm: Program | None
     feature_list: Program | None
     any_rule: Program | None
 
@@ -213,6 +215,28 @@ class Policy:
         :raises InvalidInput: UNKNOWN_FIELD, WRONG_TYPE or NOT_FINITE.
         """
         return read_outcome(outcome, self.spec.outcome)
+
+    def is_harm(self, outcome: object) -> bool | None:
+        """Whether a reported outcome is harm, by the policy's own predicate. None if none says so: harm is then a site
+        of the world model, a probability that nobody observes.
+
+        Args:
+            outcome: `{name: value}` or the bare value.
+
+        :raises InvalidInput: UNKNOWN_FIELD, WRONG_TYPE or NOT_FINITE if it does not fit; INVALID_INPUT if the predicate
+            cannot be evaluated.
+        """
+        value = self.outcome_value(outcome)
+        if self.programs.harm is None:
+            return None
+        typed = {"bool": bool, "integer": int, "number": float}[self.outcome_type](value)
+        try:
+            happened = self.programs.harm.evaluate({"outcome": {self.outcome_name: typed}})
+        except EvaluationError as error:
+            raise InvalidInput(f"harm cannot be evaluated for outcome {typed!r}: {error}") from error
+        if type(happened) is not bool:
+            raise InvalidInput(f"harm is neither true nor false for outcome {typed!r}")
+        return happened
 
     def _require_fields(self, inputs: Inputs) -> None:
         for owner, reader, values in (

@@ -243,6 +243,16 @@ class RuleSpec(Model):
     reason: Annotated[str, Field(min_length=1, max_length=500)]
 
 
+class ReportingSpec(Model):
+    """Who may report outcomes."""
+
+    self_report: bool = Field(
+        False,
+        description="an agent may report the outcomes of its own actions; the guarantee then assumes that it tells "
+        "the truth about all of them",
+    )
+
+
 class PolicySpec(Model):
     """A safety specification."""
 
@@ -270,6 +280,7 @@ class PolicySpec(Model):
     bound: BoundSpec
     decision: DecisionSpec
     rules: Annotated[tuple[RuleSpec, ...], Field(max_length=200)] = ()
+    reporting: ReportingSpec = ReportingSpec()
 
 
 JSON_SCHEMA_ID = "urn:guardrail:v1:policy"

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 import structlog
 from grpc_health.v1 import health_pb2_grpc
@@ -25,6 +26,8 @@ from guardrail.server.health import Health, HealthServicer, States
 from guardrail.server.kernel import KernelThread
 from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
+from guardrail.server.security.gate import Gate
+from guardrail.server.security.start import secure
 from guardrail.server.service import Service
 from guardrail.server.servicer import Servicer, UnknownMethods, generic_handler
 from guardrail.server.settings import ServerSettings
@@ -57,10 +60,12 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
 
     Health answers NOT_SERVING from the first moment until policies are compiled and worlds restored.
 
+    :raises SecurityInvalid: if the security settings are partial, or a file that they name is wrong.
     :raises PolicyError: if a policy is wrong.
     :raises StoreError: if the store cannot be opened.
     :raises NotServing: if the address cannot be bound.
     """
+    security = await asyncio.to_thread(secure, settings)
     configure_jax(settings.kernel_folder)
     async with contextlib.AsyncExitStack() as stack:
         metrics = Metrics()
@@ -88,7 +93,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         following = Following(registry, await asyncio.to_thread(store.follow))
         stack.push_async_callback(following.close)
         door = Door(settings.max_checks_in_flight)
-        servicer = Servicer(Service(registry, writer, store, watchers, following, metrics), metrics, door)
+        service = Service(registry, writer, store, watchers, following, metrics)
+        servicer = Servicer(service, security.gate, metrics, door)
         read_gauges(metrics, door, registry, writer, watchers, following)
 
         def look() -> States:
@@ -106,13 +112,13 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         health.review()
         if exposition is not None:
             exposition.serving = health.serving
-        server, port = await _listen(settings, servicer, checks)
+        server, port = await _listen(settings, servicer, checks, security.credentials)
         reviews = asyncio.create_task(health.keep_reviewing())
         stack.callback(reviews.cancel)
         stack.push_async_callback(_drain, server, health, watchers, settings.drain_seconds)
         await registry.load()
         await following.start()
-        stack.enter_context(_reload_on_hangup(registry))
+        stack.enter_context(_reload_on_hangup(registry, security.gate))
         health.review()
         log.info("serving", port=port, policies=[p.name for p in registry.policies()])
         yield port
@@ -136,15 +142,24 @@ async def serve(settings: ServerSettings, *, started: Any = None) -> None:
         log.info("draining")
 
 
-async def _listen(settings: ServerSettings, servicer: Servicer, checks: HealthServicer) -> tuple[grpc.aio.Server, int]:
+async def _listen(
+    settings: ServerSettings,
+    servicer: Servicer,
+    checks: HealthServicer,
+    credentials: grpc.ServerCredentials | None,
+) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(options=transport.options(settings))
     server.add_generic_rpc_handlers((generic_handler(servicer),))
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    names = (contract.SERVICE, _HEALTH, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server, pool=contract.POOL)
+    if settings.reflection:
+        names = (contract.SERVICE, _HEALTH, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, pool=contract.POOL)
     server.add_generic_rpc_handlers((UnknownMethods(servicer.metrics),))  # the last one is asked last
     try:
-        port = server.add_insecure_port(settings.listen)
+        if credentials is None:
+            port = server.add_insecure_port(settings.listen)
+        else:
+            port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError as error:
         raise NotServing(f"cannot listen on {settings.listen}: {error}") from error
     await server.start()
@@ -152,8 +167,8 @@ async def _listen(settings: ServerSettings, servicer: Servicer, checks: HealthSe
 
 
 @contextlib.contextmanager
-def _reload_on_hangup(registry: Registry) -> Iterator[None]:
-    """Read the policy files again on SIGHUP, where this process's signals are its own to handle."""
+def _reload_on_hangup(registry: Registry, gate: Gate) -> Iterator[None]:
+    """Read the callers and the policy files again on SIGHUP, where this process's signals are its own to handle."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -161,7 +176,7 @@ def _reload_on_hangup(registry: Registry) -> Iterator[None]:
 
     async def reload() -> None:
         try:
-            log.info("policies_reloaded", changed=await registry.load())
+            log.info("policies_reloaded", changed=await gate.reload_with(registry.load))
         except Exception as error:
             log.error("policies_not_reloaded", why=str(error), exc_info=not isinstance(error, GuardrailError))
 

@@ -85,7 +85,7 @@ class CatchUp:
         records = {record.world: record for record in await self._read(lambda: self._store.worlds(policy))}
         for world_id in sorted({*records, *known, *(() if loaded is None else loaded.broken)}):
             head = records.get(world_id)
-            # A world whose log is empty now is not among the records: its head says of which generation it is.
+            # A log that was longer, or that the database knows nothing of any more: it is not the one that was read.
             shrunk = head is None or (head.generation, head.observations) < known.get(world_id, (0, 0))
             if head is None or shrunk or not self._is_level((policy, world_id), head):
                 await self.attempt(policy, world_id)

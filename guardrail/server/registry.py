@@ -220,9 +220,6 @@ class Registry:
 
     def keep(self, loaded: LoadedPolicy, world: World) -> World:
         """The world under its id: this one, or the one that another report made meanwhile."""
-        if world.committed and world.world_id not in loaded.worlds:
-            # Reset or found broken since it was looked up: what it rests on does not count any more.
-            world = self._make(loaded.judge, loaded.kernel, world.world_id, loaded.judge.oracle.init(), 0)
         return loaded.worlds.setdefault(world.world_id, world)
 
     def put(self, loaded: LoadedPolicy, world_id: str, made: Restored) -> None:

@@ -26,6 +26,9 @@ from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.resetting import Resetting
+from guardrail.server.security.grants import ANYONE, Caller
+from guardrail.server.security.quota import WorldQuota
+from guardrail.server.security.self_report import require_no_self_report
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, ResetRecord, Store, WorldRecord
@@ -75,6 +78,7 @@ class Service:
         self._watchers = watchers
         self._metrics = metrics
         self._resetting = Resetting(registry, writer, store)
+        self._quota = WorldQuota(store)
 
     async def check(
         self,
@@ -86,6 +90,7 @@ class Service:
         deadline: float | None = None,
         expires: float | None = None,
         min_revision: int = 0,
+        caller: Caller = ANYONE,
     ) -> list[Verdict]:
         """Decide about actions in one context, against one posterior.
 
@@ -98,6 +103,7 @@ class Service:
             deadline: of `time.monotonic()`; a search that reaches it gives the best sound bound so far.
             expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             min_revision: how many observations the verdicts must rest on at least.
+            caller: who asks.
 
         :raises DeadlinePassed: if `expires` came before the bounds.
         :raises PolicyNotFound: if no policy of that name is loaded.
@@ -125,7 +131,7 @@ class Service:
         verdicts = []
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
             verdict = judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
-            decision = LoggedDecision(verdict, context, action, now, generation=generation)
+            decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.decision)
@@ -164,31 +170,44 @@ class Service:
                     return bounds, revision, world.log_generation
         return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation
 
-    async def report(self, policy: str, world_id: str, reports: Sequence[Report]) -> list[Appended]:
+    async def report(
+        self, policy: str, world_id: str, reports: Sequence[Report], caller: Caller = ANYONE
+    ) -> list[Appended]:
         """Take up outcomes in order; returns once later checks rest on them.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises PermissionDenied: SELF_REPORT if the caller may act in the world too, and the policy forbids that.
         :raises InvalidInput: if any report does not fit the policy; none was taken up.
         :raises ReportConflict: if an id was used before with other content; the other reports count.
-        :raises LimitExceeded: if too many reports wait, or there are too many worlds.
+        :raises LimitExceeded: if too many reports wait, or there are too many worlds, or (WORLD_QUOTA) as many of
+            the caller's as it may have.
         :raises StoreError: if they could not be committed; none was taken up.
         :raises WorldUnavailable: if the world's posterior is lost; they may have been committed.
         """
         loaded = await self._open_for_reports(policy)
         try:
-            return await self._take_up(loaded, world_id, reports)
+            if caller.max_worlds is None or self._registry.find_world(loaded, world_id) is not None:
+                return await self._take_up(loaded, world_id, reports, caller)
+
+            async def take_up() -> list[Appended]:
+                return await self._take_up(await self._open_for_reports(policy), world_id, reports, caller)
+
+            return await self._quota.make(caller, policy, world_id, take_up)
         except ReportConflict:
             raise
         except GuardrailError:
             self._metrics.reported(policy, "refused", len(reports))
             raise
 
-    async def _take_up(self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report]) -> list[Appended]:
+    async def _take_up(
+        self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report], caller: Caller
+    ) -> list[Appended]:
         # From here to the append there is no await, so a reload cannot come in between.
+        require_no_self_report(loaded.judge.policy, world_id, caller)
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
         policy = loaded.judge.policy.name
-        new = [_new_observation(policy, world_id, report) for report in reports]
+        new = [_new_observation(policy, world_id, report, caller) for report in reports]
 
         def take_up(results: Sequence[Appended]) -> None:
             for one, (row, outcome), result in zip(new, encoded, results, strict=True):
@@ -225,9 +244,14 @@ class Service:
         summary, guarantee = await world.summary()
         return WorldView(world.judge.policy, world_id, summary, guarantee, world.log_generation)
 
-    async def worlds(self, policy: str | None) -> list[WorldRecord]:
-        """Worlds that hold observations or were reset."""
-        return await asyncio.to_thread(self._store.worlds, policy)
+    async def worlds(self, policy: str | None, caller: Caller = ANYONE) -> list[WorldRecord]:
+        """Worlds that hold observations or were reset, and that the caller may see."""
+
+        def read() -> list[WorldRecord]:
+            found = self._store.worlds(policy)
+            return found if caller is ANYONE else [w for w in found if caller.sees("ListWorlds", w.policy, w.world)]
+
+        return await asyncio.to_thread(read)
 
     async def reset(self, policy: str, world_id: str, generation: int, reason: str, caller: str = "") -> ResetRecord:
         """Close a world's log and start the next one from the prior; repeated, it is answered as before.
@@ -239,18 +263,18 @@ class Service:
         """
         return await self._resetting.reset(policy, world_id, generation, reason, caller)
 
-    async def decision(self, decision_id: str) -> LoggedDecision:
+    async def decision(self, decision_id: str, caller: Caller = ANYONE) -> LoggedDecision:
         """One decision of the log.
 
-        :raises DecisionNotFound: if there is none of that id.
+        :raises DecisionNotFound: if there is none of that id, or none that the caller may see.
         """
-        waiting = self._writer.unwritten(decision_id)
-        if waiting is not None:
-            return waiting
-        record = await asyncio.to_thread(self._store.decision, decision_id)
-        if record is None:
+        found = self._writer.unwritten(decision_id)
+        if found is None:
+            record = await asyncio.to_thread(self._store.decision, decision_id)
+            found = None if record is None else LoggedDecision.from_record(record)
+        if found is None or not caller.sees("GetDecision", found.verdict.policy, found.verdict.world):
             raise DecisionNotFound(f"no decision {decision_id!r} is in the log")
-        return LoggedDecision.from_record(record)
+        return found
 
     def watch(self, policy: str, world_id: str) -> AsyncIterator[LoggedDecision]:
         """Decisions from now on; empty strings match everything.
@@ -314,6 +338,6 @@ def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:
         raise InvalidInput(f"report {report.observation_id!r}: {error}", error.reason) from error
 
 
-def _new_observation(policy: str, world_id: str, report: Report) -> NewObservation:
+def _new_observation(policy: str, world_id: str, report: Report, caller: Caller) -> NewObservation:
     content = canonical_json({"action": report.action, "context": report.context, "outcome": report.outcome})
-    return NewObservation(policy, world_id, report.observation_id, digest(content), content)
+    return NewObservation(policy, world_id, report.observation_id, digest(content), content, caller.name)

@@ -12,7 +12,6 @@ from typing import Any, Final, NoReturn, TypeVar
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.message import DecodeError, Message
 
 from guardrail.domain import Decision, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
@@ -21,6 +20,9 @@ from guardrail.server import contract
 from guardrail.server.admission import Door
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
+from guardrail.server.requests import admit
+from guardrail.server.security.gate import Gate
+from guardrail.server.security.grants import Caller
 from guardrail.server.service import Report, Service, WorldView
 from guardrail.server.status import DEFECT, abort, abort_with
 from guardrail.store.base import Appended
@@ -46,22 +48,22 @@ M = TypeVar("M")
 
 
 def unary(
-    method: Callable[[Servicer, Any, Context], Awaitable[M]],
+    method: Callable[[Servicer, Any, Context, Caller], Awaitable[M]],
 ) -> Callable[[Servicer, bytes, Context], Awaitable[M]]:
-    """Parse the request, check it against the contract, and turn every error into a status."""
+    """Let the caller in, parse its request, check it, and turn every error into a status."""
     name = method.__name__
-    request_class = contract.request_class(f"{name}Request")
     is_check = name in CHECKS
 
     @functools.wraps(method)
     async def call(self: Servicer, data: bytes, context: Context) -> M:
         started = time.perf_counter()
         try:
+            caller = self._gate.enter(name, context)
             if is_check:  # whether there is room comes before the work of reading the request
                 with self._door:
-                    reply = await method(self, _parse(request_class, data), context)
+                    reply = await method(self, admit(self._gate, caller, name, data), context, caller)
             else:
-                reply = await method(self, _parse(request_class, data), context)
+                reply = await method(self, admit(self._gate, caller, name, data), context, caller)
         except asyncio.CancelledError:
             if is_check:
                 self.metrics.no_verdict(_why_gone(context))
@@ -91,17 +93,6 @@ async def refuse(metrics: Metrics, context: Context, method: str, error: Excepti
     await abort(context, INTERNAL, DEFECT)
 
 
-def _parse(request_class: type[Message], data: bytes) -> Any:
-    try:
-        request = request_class.FromString(data)
-    except DecodeError as error:
-        raise InvalidInput(f"the bytes are no {request_class.DESCRIPTOR.full_name}", "INVALID_REQUEST") from error
-    violations = contract.validate(request)
-    if violations:
-        raise InvalidInput("; ".join(violations), "INVALID_REQUEST")
-    return request
-
-
 def _why_gone(context: Context) -> str:
     remaining = context.time_remaining()
     return CANCELLED if remaining is None or remaining > 0 else DEADLINE_EXCEEDED
@@ -120,15 +111,16 @@ def _deadlines(context: Context) -> tuple[float | None, float | None]:
 class Servicer:
     """The RPCs of `guardrail.v1.GuardrailService`."""
 
-    def __init__(self, service: Service, metrics: Metrics, door: Door) -> None:
+    def __init__(self, service: Service, gate: Gate, metrics: Metrics, door: Door) -> None:
         self._service = service
+        self._gate = gate
         self._door = door
         self.metrics = metrics
         # A hostile document takes seconds to read: one at a time, and never those whose callers are gone.
         self._documents = ThreadPoolExecutor(1, "guardrail-documents")
 
     @unary
-    async def CheckAction(self, request: Any, context: Context) -> pb.CheckActionResponse:
+    async def CheckAction(self, request: Any, context: Context, caller: Caller) -> pb.CheckActionResponse:
         verdicts = await self._service.check(
             request.policy,
             request.world,
@@ -137,11 +129,12 @@ class Servicer:
             request.policy_revision,
             *_deadlines(context),
             request.min_revision,
+            caller,
         )
         return pb.CheckActionResponse(verdict=verdict_to_proto(verdicts[0]))
 
     @unary
-    async def CheckActions(self, request: Any, context: Context) -> pb.CheckActionsResponse:
+    async def CheckActions(self, request: Any, context: Context, caller: Caller) -> pb.CheckActionsResponse:
         actions = [struct_to_dict(action) for action in request.actions]
         verdicts = await self._service.check(
             request.policy,
@@ -151,6 +144,7 @@ class Servicer:
             request.policy_revision,
             *_deadlines(context),
             request.min_revision,
+            caller,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
         return pb.CheckActionsResponse(
@@ -159,23 +153,23 @@ class Servicer:
         )
 
     @unary
-    async def ReportOutcome(self, request: Any, context: Context) -> pb.ReportOutcomeResponse:
-        results = await self._service.report(request.policy, request.world, [_report(request.report)])
+    async def ReportOutcome(self, request: Any, context: Context, caller: Caller) -> pb.ReportOutcomeResponse:
+        results = await self._service.report(request.policy, request.world, [_report(request.report)], caller)
         return pb.ReportOutcomeResponse(result=_result(results[0]))
 
     @unary
-    async def ReportOutcomes(self, request: Any, context: Context) -> pb.ReportOutcomesResponse:
+    async def ReportOutcomes(self, request: Any, context: Context, caller: Caller) -> pb.ReportOutcomesResponse:
         reports = [_report(report) for report in request.reports]
-        results = await self._service.report(request.policy, request.world, reports)
+        results = await self._service.report(request.policy, request.world, reports, caller)
         return pb.ReportOutcomesResponse(results=map(_result, results))
 
     @unary
-    async def GetWorld(self, request: Any, context: Context) -> pb.GetWorldResponse:
+    async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
         return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
 
     @unary
-    async def ListWorlds(self, request: Any, context: Context) -> pb.ListWorldsResponse:
-        records = await self._service.worlds(request.policy or None)
+    async def ListWorlds(self, request: Any, context: Context, caller: Caller) -> pb.ListWorldsResponse:
+        records = await self._service.worlds(request.policy or None, caller)
         after = _page_start(request.page_token)
         rest = [r for r in records if after is None or (r.policy, r.world) > after]
         page = rest[: request.page_size or 100]
@@ -187,32 +181,39 @@ class Servicer:
         return pb.ListWorldsResponse(worlds=entries, next_page_token=token)
 
     @unary
-    async def GetDecision(self, request: Any, context: Context) -> pb.GetDecisionResponse:
-        return pb.GetDecisionResponse(decision=_decision(await self._service.decision(request.decision_id)))
+    async def GetDecision(self, request: Any, context: Context, caller: Caller) -> pb.GetDecisionResponse:
+        decision = await self._service.decision(request.decision_id, caller)
+        return pb.GetDecisionResponse(decision=_decision(decision))
 
     async def WatchDecisions(self, data: bytes, context: Context) -> AsyncIterator[pb.WatchDecisionsResponse]:
         try:
-            request = _parse(contract.request_class("WatchDecisionsRequest"), data)
+            name = "WatchDecisions"
+            caller = self._gate.enter(name, context)
+            request = admit(self._gate, caller, name, data)
             # Headers tell the caller that decisions from here on reach it.
             await context.send_initial_metadata(())
             async for decision in self._service.watch(request.policy, request.world):
-                yield pb.WatchDecisionsResponse(decision=_decision(decision))
+                # Asked again each time: a stream outlives its caller's token, key and grants.
+                caller = self._gate.caller(context)
+                caller.require_role("WatchDecisions")
+                if caller.sees("WatchDecisions", decision.verdict.policy, decision.verdict.world):
+                    yield pb.WatchDecisionsResponse(decision=_decision(decision))
         except GuardrailError as error:
             await refuse(self.metrics, context, "WatchDecisions", error)
 
     @unary
-    async def ListPolicies(self, request: Any, context: Context) -> pb.ListPoliciesResponse:
-        return pb.ListPoliciesResponse(policies=map(_policy, self._service.policies()))
+    async def ListPolicies(self, request: Any, context: Context, caller: Caller) -> pb.ListPoliciesResponse:
+        return pb.ListPoliciesResponse(policies=map(_policy, self._seen(caller)))
 
     @unary
-    async def GetPolicy(self, request: Any, context: Context) -> pb.GetPolicyResponse:
+    async def GetPolicy(self, request: Any, context: Context, caller: Caller) -> pb.GetPolicyResponse:
         policy = self._service.policy(request.name)
         answer = _policy(policy)
         answer.document = policy.document
         return pb.GetPolicyResponse(policy=answer)
 
     @unary
-    async def ValidatePolicy(self, request: Any, context: Context) -> pb.ValidatePolicyResponse:
+    async def ValidatePolicy(self, request: Any, context: Context, caller: Caller) -> pb.ValidatePolicyResponse:
         try:
             loop = asyncio.get_running_loop()
             policy = await loop.run_in_executor(self._documents, parse_policy, request.document)
@@ -222,14 +223,19 @@ class Servicer:
         return pb.ValidatePolicyResponse(revision=policy.revision)
 
     @unary
-    async def ReloadPolicies(self, request: Any, context: Context) -> pb.ReloadPoliciesResponse:
-        changed = await self._service.reload()
+    async def ReloadPolicies(self, request: Any, context: Context, caller: Caller) -> pb.ReloadPoliciesResponse:
+        changed = await self._gate.reload_with(self._service.reload)
         return pb.ReloadPoliciesResponse(policies=map(_policy, self._service.policies()), changed=changed)
 
     @unary
-    async def ResetWorld(self, request: Any, context: Context) -> pb.ResetWorldResponse:
-        record = await self._service.reset(request.policy, request.world, request.generation, request.reason)
+    async def ResetWorld(self, request: Any, context: Context, caller: Caller) -> pb.ResetWorldResponse:
+        record = await self._service.reset(
+            request.policy, request.world, request.generation, request.reason, caller.name
+        )
         return pb.ResetWorldResponse(generation=record.generation + 1, closed_observations=record.observations)
+
+    def _seen(self, caller: Caller) -> list[Policy]:
+        return [policy for policy in self._service.policies() if caller.sees("ListPolicies", policy.name)]
 
 
 class UnknownMethods(grpc.GenericRpcHandler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,15 +14,15 @@ def _text_of_path(store: object) -> object:
 
 
 class ServerSettings(BaseModel):
-    """Settings of one server process.
+    """Settings of one server process. Whether they are safe together is for `security.start` to say.
 
-    :raises pydantic.ValidationError: if a value is out of range or the address is not loopback.
+    :raises pydantic.ValidationError: if a value is out of range.
     """
 
     # The store's URL may hold a password: what is wrong is said without repeating what was given.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one; loopback only")
+    listen: str = Field("127.0.0.1:7410", description="host:port; port 0 picks a free one")
     metrics_listen: str | None = Field(
         None, description="host:port for `GET /metrics` over plain HTTP; port 0 picks a free one; off if unset"
     )
@@ -90,18 +89,16 @@ class ServerSettings(BaseModel):
         cache = os.environ.get("XDG_CACHE_HOME", "")
         return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "guardrail" / "kernels"
 
+    tls_certificate: Path | None = Field(None, description="the server's certificate chain, PEM; plaintext if unset")
+    tls_key: Path | None = Field(None, description="its private key, PEM")
+    client_ca: Path | None = Field(None, description="who signs client certificates, PEM; none are asked for if unset")
+    callers: Path | None = Field(None, description="who may do what; everybody may do everything if unset")
+    reflection: bool = Field(False, description="whether the contract can be asked for over gRPC reflection")
+
     @field_validator("listen")
     @classmethod
-    def _loopback_only(cls, listen: str) -> str:
-        host = _host(listen)
-        name = host.strip("[]")
-        try:
-            loopback = name == "localhost" or ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            # The service has no authentication, so nobody beyond this machine may reach it.
-            raise ValueError(f"the service listens on loopback only (127.0.0.1, ::1, localhost), not on {host!r}")
+    def _host_and_port(cls, listen: str) -> str:
+        _host(listen)
         return listen
 
     @field_validator("metrics_listen")

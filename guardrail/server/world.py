@@ -192,7 +192,8 @@ class World:
 
         def look() -> tuple[PosteriorSummary, Guarantee]:
             summary = oracle.summary(state)
-            promise = NO_GUARANTEE if summary.refuted or oracle.failed(state) else oracle.guarantee
+            void = summary.refuted or oracle.failed(state)
+            promise = NO_GUARANTEE if void else self.judge.promised(oracle.guarantee)
             return summary, in_generation(promise, generation)
 
         return await self._aside(look)

@@ -45,7 +45,8 @@ rules:
 
 @pytest.fixture(autouse=True)
 def no_target_from_outside(monkeypatch):
-    monkeypatch.delenv("GUARDRAIL_TARGET", raising=False)
+    for name in ("TARGET", "TOKEN", "TOKEN_FILE", "TLS_CA", "TLS_CERT", "TLS_KEY"):
+        monkeypatch.delenv(f"GUARDRAIL_{name}", raising=False)
     # Help and errors are not broken into short lines.
     monkeypatch.setenv("COLUMNS", "200")
 

@@ -1,7 +1,9 @@
 """The probe of containers: its exit status is what they act on."""
 
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 import pytest
@@ -42,9 +44,37 @@ def test_a_service_that_does_not_serve(cli, unwell):
     assert cli("health", unwell, "--service", "one.part").code == 0
 
 
-def test_a_service_that_answers_at_all_is_alive(cli, unwell):
-    result = cli("health", unwell, "--alive", "--json")
-    assert (result.code, result.json["status"]) == (0, "NOT_SERVING")
+@pytest.mark.parametrize(
+    ("code", "exit_status", "status"), [(200, 0, "SERVING"), (503, 1, "NOT_SERVING"), (404, 3, "UNREACHABLE")]
+)
+def test_health_over_http(cli, code, exit_status, status):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(code if self.path == "/health" else 500)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        result = cli("health", f"http://127.0.0.1:{server.server_port}/health", "--json")
+        server.shutdown()
+        thread.join()
+    assert (result.code, result.json["status"]) == (exit_status, status)
+
+
+def test_the_service_itself_over_http(cli, service_parts, policy_file, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start, stop = service_parts
+    process, _ = start(policy_file, tmp_path / "h.db", "--metrics", f"127.0.0.1:{port}")
+    assert cli("health", f"http://127.0.0.1:{port}/health").code == 0
+    stop(process)
+    assert cli("health", f"http://127.0.0.1:{port}/health").code == 3
+    assert cli("health", f"http://127.0.0.1:{port}/health", "--service", "guardrail.policies").code == 2
 
 
 def test_a_name_that_health_does_not_know(cli, service):
@@ -59,4 +89,4 @@ def test_no_answer(cli):
         target = f"127.0.0.1:{silent.getsockname()[1]}"
         result = cli("health", target, "--deadline", "0.3", "--json")
         assert (result.code, result.json["status"]) == (3, "UNREACHABLE")
-        assert cli("health", target, "--deadline", "0.3", "--alive").code == 3
+        assert cli("health", f"http://{target}/health", "--deadline", "0.3").code == 3

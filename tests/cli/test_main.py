@@ -15,12 +15,16 @@ COMMANDS = [
     ["decision"],
     ["health"],
     ["replay"],
+    ["calibration"],
     ["policy", "lint"],
     ["policy", "test"],
     ["policy", "schema"],
     ["policy", "diff"],
+    ["policy", "compare"],
     ["policy", "init"],
     ["policy", "reload"],
+    ["callers", "check"],
+    ["keys", "new"],
 ]
 
 
@@ -34,12 +38,10 @@ def test_every_command_has_help_with_an_example_and_json(cli, command):
 
 def test_the_commands_are_those_that_are_documented(cli):
     from guardrail.cli.app import app
-    from guardrail.cli.policy import app as policy
-    from guardrail.cli.worlds import app as worlds
 
     names = {(c.name or c.callback.__name__,) for c in app.registered_commands}
-    names |= {("worlds", c.name or c.callback.__name__) for c in worlds.registered_commands}
-    names |= {("policy", c.name or c.callback.__name__) for c in policy.registered_commands}
+    for group in app.registered_groups:
+        names |= {(group.name, c.name or c.callback.__name__) for c in group.typer_instance.registered_commands}
     assert names == {tuple(c) for c in COMMANDS}
 
 

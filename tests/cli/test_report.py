@@ -17,9 +17,9 @@ def test_a_report_counts_once(report):
     world = f"once-{uuid.uuid4()}"
     first = report(world, '{"hurt": false}', "--observation-id", "a", "--json")
     assert first.code == 0
-    assert first.json == {"observation_id": "a", "posterior_revision": 1, "duplicate": False}
+    assert first.json == {"observation_id": "a", "posterior_revision": 1, "duplicate": False, "generation": 1}
     again = report(world, '{"hurt": false}', "--observation-id", "a", "--json")
-    assert again.json == {"observation_id": "a", "posterior_revision": 1, "duplicate": True}
+    assert again.json == {"observation_id": "a", "posterior_revision": 1, "duplicate": True, "generation": 1}
     other = report(world, "true", "--observation-id", "a")
     assert other.code == 3
     assert other.err.startswith("error [REPORT_CONFLICT]: ")

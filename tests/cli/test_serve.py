@@ -24,7 +24,7 @@ def test_it_serves_until_it_is_told_to_stop(service_parts, policy_file, tmp_path
     status, out, err = stop(process)
     assert (status, out) == (0, "")
     events = [json.loads(line) for line in err.splitlines()]
-    assert [e["event"] for e in events] == ["policy_loaded", "serving", "draining"]
+    assert [e["event"] for e in events] == ["callers_not_told_apart", "policy_loaded", "serving", "draining"]
     assert all({"event", "level", "timestamp"} <= e.keys() for e in events)
 
 
@@ -83,7 +83,6 @@ def test_policies_that_are_wrong_do_not_start(tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--listen", "0.0.0.0:7410"],
         ["--listen", "nonsense"],
         ["--metrics", "nonsense"],
         ["--max-pending-calls", "0"],
@@ -94,10 +93,29 @@ def test_policies_that_are_wrong_do_not_start(tmp_path):
         ["--snapshot-every", "0"],
         ["--max-request-bytes", "1"],
         ["--drain-seconds", "nan"],
+        ["--listen", ":7410"],
     ],
 )
 def test_impossible_settings_are_a_wrong_command_line(cli, policy_file, tmp_path, arguments):
     result = cli("serve", "--policies", policy_file, "--store", tmp_path / "d.db", *arguments)
     assert (result.code, result.out) == (2, "")
     assert arguments[0] in result.err
+    assert not (tmp_path / "d.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["--listen", "0.0.0.0:7410"], "--tls-certificate"),
+        (["--tls-key", "key.pem"], "--tls-certificate"),
+        (["--client-ca", "ca.pem"], "--tls-certificate"),
+        (["--callers", "callers.yaml"], "callers.yaml"),
+    ],
+)
+def test_partial_security_settings_do_not_start(cli, policy_file, tmp_path, arguments, missing):
+    result = cli("serve", "--json", "--policies", policy_file, "--store", tmp_path / "d.db", *arguments)
+    assert (result.code, result.out) == (3, "")
+    error = json.loads(result.err.splitlines()[-1])["error"]
+    assert error["reason"] == "SECURITY_INVALID"
+    assert missing in error["message"]
     assert not (tmp_path / "d.db").exists()

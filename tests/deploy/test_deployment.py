@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import os
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 import sys
 import venv
@@ -16,9 +20,15 @@ from typer.main import get_command
 
 from guardrail.cli.app import app
 from guardrail.client._call import SERVICE
+from guardrail.client.access import Tls
+from guardrail.client.sync import Client
+from guardrail.errors import NoVerdict
 from guardrail.policy import parse_policy
 from guardrail.server import contract
+from guardrail.server.exposition import Exposition
 from guardrail.server.health import NAMES
+from guardrail.server.metrics import Metrics
+from guardrail.server.security.keys import hash_line, new_key
 from guardrail.server.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +69,7 @@ def port(address):
 
 
 def probes():
-    return {name: CONTAINER[name]["exec"]["command"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    return {name: CONTAINER[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
 
 
 @pytest.fixture(autouse=True)
@@ -98,19 +108,35 @@ def test_ports_agree():
     (endpoint,) = ENVOY["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"]
     address = endpoint["endpoint"]["address"]["socket_address"]
     assert address == {"address": one("Service")["metadata"]["name"], "port_value": listen}
-    assert {port(parsed(command[1:])["target"]) for command in probes().values()} == {listen}
+    assert {probe["port"] for probe in probes().values()} == {"metrics"}
+    (url,) = (parsed(command_of(line)[1:])["target"] for line in instructions("HEALTHCHECK"))
+    assert url == f"http://localhost:{metrics}/health"
 
 
-def test_probes_ask_what_health_knows_and_only_liveness_takes_any_answer():
-    asked = {name: parsed(command[1:]) for name, command in probes().items()}
-    assert all(command[:2] == ["guardrail", "health"] for command in probes().values())
-    assert {each["service"] for each in asked.values()} <= set(NAMES)
-    assert {name for name, each in asked.items() if each["alive"]} == {"livenessProbe"}
-    for name, each in asked.items():
-        assert each["deadline"] < CONTAINER[name]["timeoutSeconds"]
+def test_probes_ask_for_what_is_there_and_liveness_not_for_the_database(exposed):
+    asked = {name: probe["path"] for name, probe in probes().items()}
+    assert asked == {"startupProbe": "/health", "readinessProbe": "/health", "livenessProbe": "/metrics"}
+    for path, expected in (("/health", 503), ("/metrics", 200)):  # nothing serves yet: ready is what it is not
+        assert exposed(path) == expected
     (check,) = ENVOY["static_resources"]["clusters"][0]["health_checks"]
     assert check["grpc_health_check"]["service_name"] in NAMES
-    assert parsed(command_of(instructions("HEALTHCHECK")[0])[1:])["service"] in NAMES
+
+
+@pytest.fixture
+def exposed():
+    """The HTTP status of a path where metrics are, of a service that does not serve."""
+    metrics = Metrics()
+    exposition = Exposition("127.0.0.1:0", metrics.registry)
+
+    def status(path):
+        connection = http.client.HTTPConnection("127.0.0.1", exposition.port, timeout=10)
+        connection.request("GET", path)
+        code = connection.getresponse().status
+        connection.close()
+        return code
+
+    yield status
+    exposition.close()
 
 
 def test_nothing_runs_as_root_or_writes_where_it_may_not():
@@ -138,7 +164,6 @@ def test_every_file_that_an_argument_names_is_mounted():
     (policies,) = arguments["policies"]
     assert [mount for mount in mounts if mount.parent == Path(policies)]
     environment = {each["name"]: each for each in CONTAINER["env"]}
-    assert Path(environment["GUARDRAIL_TLS_CA"]["value"]).parent in mounts
     assert "secretKeyRef" in environment["GUARDRAIL_STORE"]["valueFrom"]  # never on a command line
 
 
@@ -254,3 +279,57 @@ def test_what_the_image_installs_serves(tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_service_starts_with_the_arguments_of_the_deployment(tmp_path, certificate, postgres_url):
+    """With TLS, a callers file, PostgreSQL and the policy of the map; only folders and ports are others here."""
+    folder = tmp_path / "guardrail"
+    shutil.copytree(certificate, folder / "tls")
+    (folder / "policies" / "oring-launch").mkdir(parents=True)
+    (folder / "policies" / "oring-launch" / "policy.yaml").write_text(one("ConfigMap")["data"]["policy.yaml"])
+    key = new_key()
+    grant = {"roles": ["agent", "viewer"], "policies": ["*"], "worlds": ["*"]}
+    callers = {
+        "schema": "guardrail/callers/v1",
+        "callers": [{"name": "a", "keys": [hash_line(key)], "grants": [grant]}],
+    }
+    (folder / "callers").mkdir()
+    (folder / "callers" / "callers.yaml").write_text(yaml.safe_dump(callers))
+    ports = {"7410": free_port(), "9464": free_port()}
+    arguments = []
+    for argument in CONTAINER["args"]:
+        for old, new in ports.items():
+            argument = argument.replace(f"0.0.0.0:{old}", f"0.0.0.0:{new}")
+        arguments.append(argument.replace("/etc/guardrail", str(folder)).replace("/var/cache", str(tmp_path)))
+    cli = [sys.executable, "-m", "guardrail.cli.main"]
+    environment = {**os.environ, "GUARDRAIL_STORE": postgres_url, "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log").open("w") as errors:
+        service = subprocess.Popen(
+            [*cli, *arguments], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=tmp_path
+        )
+    try:
+        assert service.stdout.readline(), (tmp_path / "log").read_text()[-2000:]
+        target, health = f"localhost:{ports['7410']}", f"http://localhost:{ports['9464']}/health"
+        tls = ["--tls-ca", str(folder / "tls" / "ca.crt")]
+        for asked in ([health], [target, *tls], [target, "--service", contract.SERVICE, *tls]):
+            done = subprocess.run(
+                [*cli, "health", *asked], env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+        with Client(target, tls=Tls(folder / "tls" / "ca.crt"), token=key, timeout=20.0) as client:
+            verdict = client.check(policy="oring-launch", world="pad", context={"joint_temperature_f": 31}, action={})
+            assert not verdict.accepted
+        with Client(target, tls=Tls(folder / "tls" / "ca.crt"), timeout=20.0) as client, pytest.raises(NoVerdict):
+            client.check(policy="oring-launch", world="pad", context={"joint_temperature_f": 31}, action={})
+        service.terminate()
+        assert service.wait(POD["terminationGracePeriodSeconds"]) == 0
+    finally:
+        service.kill()
+        service.communicate()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

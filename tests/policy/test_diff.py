@@ -51,6 +51,12 @@ def test_no_change(policy):
         ("logistic", [("reject_above: 0.2", "reject_above: 0.3")], ["decision.reject_above"], "decision:"),
         ("logistic", [(", escalate_above: 0.1", "")], ["decision.escalate_above"], "decision:"),
         ("beta", [("name: p", "name: q")], ["name"], "name:"),
+        (
+            "beta",
+            [("description: d\n", "description: d\nreporting: {self_report: true}\n")],
+            ["reporting.self_report"],
+            "reporting:",
+        ),
     ],
 )
 def test_changes_that_restart_the_guarantee(policy, name, edits, paths, reason):

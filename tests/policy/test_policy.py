@@ -222,3 +222,27 @@ def test_as_many_fields_as_are_allowed(policy):
     declared = ("{phi: {type: list, length: 3}}", f"{{{names}}}")
     compiled = policy("linear", declared, ("{phi: context.phi}", f"{{a: context.f{MAX_FIELDS - 1}}}"))
     assert compiled.features(compiled.inputs({f"f{i}": i for i in range(MAX_FIELDS)}, {})).numbers == (MAX_FIELDS - 1,)
+
+
+@pytest.mark.parametrize(
+    ("predicate", "harmful", "harmless"),
+    [
+        # The bound's event forgets ends of intervals, which have probability zero; a reported number may be one.
+        ("outcome.t > 3.0", [3.5], [3.0, -1.0]),
+        ("outcome.t >= 3.0", [3.0], [2.9]),
+        ("outcome.t > 1.0 && outcome.t < 2.0", [1.5, {"t": 1.5}], [1.0, 2.0]),
+        ("outcome.t < 1.0 || outcome.t > 2.0", [0.5], [1.0, 2.0, 1.5]),
+    ],
+)
+def test_harm_of_a_number_is_what_the_predicate_says(policy, predicate, harmful, harmless):
+    compiled = policy("normal-table", ("outcome.t > 3.0", predicate))
+    assert [compiled.is_harm(outcome) for outcome in harmful] == [True] * len(harmful)
+    assert [compiled.is_harm(outcome) for outcome in harmless] == [False] * len(harmless)
+
+
+def test_harm_of_a_bool(policy):
+    assert policy("table").is_harm({"bad": True}) is True
+    assert policy("table", ("harm: outcome.bad", "harm: '!outcome.bad'")).is_harm(True) is False
+    assert refused(policy("table").is_harm, "yes")[0] == "WRONG_TYPE"
+    assert refused(policy("table").is_harm, {"worse": True})[0] == "UNKNOWN_FIELD"
+    assert refused(policy("normal-table").is_harm, float("nan"))[0] == "NOT_FINITE"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from security_files import JWT, CallersFile, Issuer
 
 from guardrail.errors import DeviceUnavailable, StoreCorrupt, StoreError
 from guardrail.server import app, registry
@@ -51,8 +54,9 @@ def scenario(function):
 class Stage:
     """A service to provoke, and how to call it."""
 
-    def __init__(self, start, monkeypatch, folder):
-        self._start, self.monkeypatch, self.folder = start, monkeypatch, folder
+    def __init__(self, start, monkeypatch, folder, callers):
+        self._start, self.monkeypatch, self.folder, self.callers = start, monkeypatch, folder, callers
+        self.metadata = ()
 
     def start(self, **settings):
         service = self._start(**settings)
@@ -60,16 +64,28 @@ class Stage:
         self.stub = guardrail_pb2_grpc.GuardrailServiceStub(self.channel)
         return self
 
+    def start_for(self, *roles, extra=""):
+        """A service whose only caller, `one`, has these roles for everything."""
+        self.callers.add("one", *roles, extra=extra)
+        return self.start(callers=self.callers.write())
+
+    def show(self, credential):
+        self.metadata = (("authorization", f"Bearer {credential}"),)
+        return self
+
+    def show_key(self):
+        return self.show(self.callers.keys["one"])
+
     def check(self, policy="coin", world="w", **fields):
         action = fields.pop("action", {"kind": "low"})
         request = pb.CheckActionRequest(policy=policy, world=world, action=struct(action), context=struct({}), **fields)
-        return self.stub.CheckAction(request, timeout=20)
+        return self.stub.CheckAction(request, timeout=20, metadata=self.metadata)
 
     def report(self, action, *, name="a", policy="coin", world="w", outcome=False):
         report = pb.Report(observation_id=name, action=struct(action), context=struct({}))
         report.outcome.bool_value = outcome
         request = pb.ReportOutcomeRequest(policy=policy, world=world, report=report)
-        return self.stub.ReportOutcome(request, timeout=20)
+        return self.stub.ReportOutcome(request, timeout=20, metadata=self.metadata)
 
     def break_store(self, method, error):
         """Opens the next service's store so that one method of it fails."""
@@ -150,6 +166,66 @@ def input_too_large(stage):
 def method_unknown(stage):
     call = stage.start().channel.unary_unary("/guardrail.v1.GuardrailService/Bypass")
     call(b"", timeout=20)
+
+
+@scenario
+def credentials_missing(stage):
+    stage.start_for("agent").check()
+
+
+@scenario
+def credentials_invalid(stage):
+    stage.start_for("agent").show("grk_made_up").check()
+
+
+@scenario
+def credentials_expired(stage):
+    folder, key = stage.callers.path.parent, ec.generate_private_key(ec.SECP256R1())
+    issuer = Issuer(folder / "jwks.json", {"ES256": key})
+    stage.callers.head = JWT
+    stage.callers.add("agent", "agent", key=False, extra="jwt: {sub: agent}")
+    stage.start(callers=stage.callers.write()).show(issuer.token("agent", exp=int(time.time()) - 60)).check()
+
+
+@scenario
+def permission_denied(stage):
+    stage.start_for("viewer").show_key().check()
+
+
+@scenario
+def self_report(stage):
+    stage.start_for("agent", "reporter").show_key().report({"kind": "low"})
+
+
+@scenario
+def security_invalid(stage):
+    stage.start_for("operator").show_key()
+    stage.callers.path.write_text("callers: []")
+    stage.stub.ReloadPolicies(pb.ReloadPoliciesRequest(), timeout=20, metadata=stage.metadata)
+
+
+@scenario
+def rate_limited(stage):
+    stage.start_for("agent", extra="limits: {requests_per_second: 0.001, burst: 1}").show_key().check()
+    stage.check()
+
+
+@scenario
+def world_quota(stage):
+    stage.start_for("reporter", extra="limits: {worlds: 1}").show_key().report({"kind": "low"})
+    stage.report({"kind": "low"}, world="v")
+
+
+@scenario
+def revision_not_reached(stage):
+    stage.start().check(min_revision=1)
+
+
+@scenario
+def generation_mismatch(stage):
+    stage.start().report({"kind": "low"})
+    request = pb.ResetWorldRequest(policy="coin", world="w", generation=7, reason="test")
+    stage.stub.ResetWorld(request, timeout=20)
 
 
 @scenario
@@ -257,14 +333,14 @@ async def _nothing():
 
 
 @pytest.fixture
-def stage(start_service, monkeypatch, policy_folder):
+def stage(start_service, monkeypatch, policy_folder, tmp_path):
     folder = policy_folder / "share"
     folder.mkdir()
     (folder / "policy.yaml").write_text(SHARE)
-    return Stage(start_service, monkeypatch, policy_folder)
+    return Stage(start_service, monkeypatch, policy_folder, CallersFile(tmp_path / "callers.yaml"))
 
 
-@pytest.mark.parametrize("reason", SCENARIOS)
+@pytest.mark.parametrize("reason", REASONS)
 def test_every_reason_can_be_met_with_its_status(stage, reason):
     with pytest.raises(grpc.RpcError) as caught:
         SCENARIOS[reason](stage)

@@ -243,14 +243,24 @@ def test_reports_that_do_not_fit_are_refused_and_not_logged(client):
     assert list(client.worlds()) == []
 
 
-def test_health_and_reflection_answer(service):
+def reflected(channel):
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
+    return [s.name for s in answer.list_services_response.service]
+
+
+def test_health_answers_and_reflection_does_only_if_it_is_wanted(start_service):
+    service = start_service(reflection=True)
     with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         for name in ("", "guardrail.v1.GuardrailService"):
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        request = reflection_pb2.ServerReflectionRequest(list_services="")
-        (answer,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
-        assert "guardrail.v1.GuardrailService" in [s.name for s in answer.list_services_response.service]
+        assert "guardrail.v1.GuardrailService" in reflected(channel)
+    service.stop()
+    with grpc.insecure_channel(f"127.0.0.1:{start_service().port}") as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            reflected(channel)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_restart_continues_where_it_stopped(start_service):

@@ -1,10 +1,12 @@
 """The SQL store on PostgreSQL: the contract of every store, several writers, and a server that fails."""
 
 import multiprocessing
+import re
 import subprocess
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -295,6 +297,36 @@ def test_a_user_without_rights_is_told_so(postgres_url, postgres_server):
         assert "rights" in refusal(StoreError, url)
     finally:
         postgres_server.execute(f"DROP ROLE reader_{database}")
+
+
+def test_the_rights_in_the_manual_are_enough(postgres_url, postgres_server):
+    database = database_of(postgres_url)
+    open_store(postgres_url).close()
+    manual = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    grants = re.findall(r"^GRANT .* TO guardrail_service;$", manual, flags=re.M)
+    assert len(grants) == 4
+    role = f"service_{database}"
+    postgres_server.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        for grant in grants:
+            postgres_server.execute(grant.replace("guardrail_service", role), database=database)
+        url = postgres_server.socket_url(database).replace("guardrail@", f"{role}@")
+        with closing(open_store(url)) as store:
+            feed = store.follow()
+            assert feed.next(0).missed
+            for sequence in range(1, 5):
+                store.append_observations([observation(str(sequence))])
+                store.append_decisions([decision(str(sequence))])
+                store.save_snapshot(Snapshot("policy", "r", "world", sequence, b"state"))
+            store.record_policy("policy", "r", "document")
+            store.reset_world("policy", "world", 1, "why", "who")
+            assert store.append_observations([observation("4"), observation("5")]) == [duplicate_of(4), new_at(1, 2)]
+            assert feed.next(30).worlds == {("policy", "world")}
+            with store._sessions.write() as connection, pytest.raises(sa.exc.DBAPIError, match="permission denied"):
+                connection.exec_driver_sql("DELETE FROM observations")
+    finally:
+        postgres_server.execute(f"DROP OWNED BY {role}", database=database)
+        postgres_server.execute(f"DROP ROLE {role}")
 
 
 def test_a_server_that_loses_commits_is_refused():

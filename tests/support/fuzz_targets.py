@@ -185,6 +185,7 @@ class InProcessService:
         from guardrail.server.kernel import KernelThread
         from guardrail.server.metrics import Metrics
         from guardrail.server.registry import Registry
+        from guardrail.server.security.gate import Gate
         from guardrail.server.service import Service
         from guardrail.server.servicer import Servicer
         from guardrail.server.settings import ServerSettings
@@ -199,7 +200,7 @@ class InProcessService:
         registry = Registry(settings, store, writer, KernelThread(5.0), metrics)
         await registry.load()
         following = Following(registry, store.follow())
-        return Servicer(Service(registry, writer, store, Watchers(4), following, metrics), metrics, Door(100))
+        return Servicer(Service(registry, writer, store, Watchers(4), following, metrics), Gate(), metrics, Door(100))
 
     def call(self, method, data):
         """One call from its bytes to its reply's, compared with what the guards say."""

@@ -80,7 +80,7 @@ class Replica:
 @contextlib.asynccontextmanager
 async def replicas_of(store, *judges, count=1, follow=False, **options):
     """Replicas that have loaded the judges' policies."""
-    settings = ServerSettings(policies=(), store="unused.db", **options)
+    settings = ServerSettings(**{"policies": (), "store": "unused.db", **options})
     made = [Replica(store, settings, judges) for _ in range(count)]
     try:
         for replica in made:

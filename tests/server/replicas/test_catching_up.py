@@ -207,6 +207,29 @@ def test_a_log_that_got_shorter_or_went_on_otherwise_makes_a_world_start_again_f
     run(story)
 
 
+def test_a_reset_while_the_log_is_read_leaves_nothing_of_the_old_log_behind(coin, replicas, level):
+    """The next log is longer than the old one already when the read of the old one is answered."""
+
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin) as (replica,):
+            await replica.report(True)
+            log.write([observation(2, True)], tell=False)
+
+            def reset(method):
+                if method == "observations":
+                    log.before = lambda method: None
+                    log.reset(tell=False)
+                    log.write([observation(n, False, name=f"next-{n}") for n in range(5)], tell=False)
+
+            log.before = reset
+            await replica.catch_up.run("coin", "w")
+            assert (replica.world().generation, replica.world().committed) == (2, 5)
+            assert await level(replica, log, coin)
+
+    run(story)
+
+
 def test_what_others_reported_and_this_revision_cannot_take_up_makes_the_world_unavailable(coin, replicas, level):
     async def story():
         log = SharedLog()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
+from replica_policies import COIN
 from shared_log import SharedLog, observation
 
 from guardrail.domain import ReasonCode
 from guardrail.errors import StoreError
 from guardrail.server import following
+from guardrail.store.base import Changes
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +88,18 @@ def test_a_lost_feed_is_said_in_verdicts_and_made_good(coin, replicas, level, un
     run(story)
 
 
+def test_a_feed_that_may_have_missed_something_has_all_worlds_looked_at(coin, replicas, level, until):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin, follow=True) as (replica,):
+            log.write([observation(1)], tell=False)
+            log.feeds[0].changes.put(Changes(frozenset(), True))
+            await until(lambda: replica.world().revision == 1)
+            assert replica.following.behind_since is None
+
+    run(story)
+
+
 def test_a_log_that_cannot_be_read_leaves_the_replica_behind_until_it_can(coin, replicas, until):
     async def story():
         log = SharedLog()
@@ -137,5 +152,35 @@ def test_a_store_that_nobody_else_writes_to_is_not_followed(coin, replicas, monk
         async with replicas(log, coin, follow=True) as (replica,):
             assert not replica.following.shared
             assert replica.following.behind_since is None
+
+    run(story)
+
+
+def test_what_others_report_while_policies_are_loaded_again_is_taken_up(coin, replicas, level, until, tmp_path):
+    """The reload has read the log by then, and the worlds that are told of it go with the old policy."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(COIN)
+
+    async def story():
+        log = SharedLog()
+        async with replicas(log, follow=True, policies=(file,)) as (replica,):
+            await replica.registry.load()
+            await replica.report(True)
+            old, taken_up = replica.world(), threading.Event()
+            file.write_text(COIN.replace("delta: 0.05", "delta: 0.04"))
+
+            def report(method):
+                if method == "observations":
+                    log.after = lambda method: None
+                    log.write([observation(n, world=world) for n, world in enumerate(["w", "w", "new"])])
+                    assert taken_up.wait(30)  # by the old policy's world, which was told
+
+            log.after = report
+            waiting = asyncio.create_task(until(lambda: old.revision == 3))
+            waiting.add_done_callback(lambda _: taken_up.set())
+            assert await replica.registry.load() == ["coin"]
+            await until(lambda: (replica.world().revision, replica.world(world="new").revision) == (3, 1))
+            assert (await replica.check()).guarantee.confidence == pytest.approx(0.96)
+            assert await level(replica, log, replica.registry.policy("coin").judge)
 
     run(story)

@@ -7,15 +7,18 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from replica_policies import COIN, WEAR
 
 import guardrail
@@ -54,7 +57,8 @@ class Process:
     def wait(self):
         line = self.process.stdout.readline()
         assert line, "".join(self.errors[-20:])
-        self.client = guardrail.Client(f"127.0.0.1:{json.loads(line)['port']}", timeout=20.0)
+        self.port = json.loads(line)["port"]
+        self.client = guardrail.Client(f"127.0.0.1:{self.port}", timeout=20.0)
         return self
 
     def kill(self, how=signal.SIGKILL):
@@ -342,6 +346,68 @@ def test_a_database_that_restarts_under_load_costs_verdicts_but_no_report(trio, 
     with trio.store() as store:
         for verdict in load.accepted:
             until(lambda verdict=verdict: store.decision(verdict.decision_id) is not None)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def envoy(trio, folder):
+    """The front proxy of deploy/envoy.yaml before the three services, in plaintext; its port and its admin's port."""
+    config = yaml.safe_load((ROOT / "deploy" / "envoy.yaml").read_text())
+    listener, cluster = config["static_resources"]["listeners"][0], config["static_resources"]["clusters"][0]
+    ports = free_port(), free_port()
+    listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": ports[0]}
+    config["admin"]["address"]["socket_address"]["port_value"] = ports[1]
+    del listener["filter_chains"][0]["transport_socket"], cluster["transport_socket"]
+    cluster["type"] = "STATIC"
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": process.port}}}}
+        for process in trio.processes
+    ]
+    (folder / "envoy.yaml").write_text(yaml.safe_dump(config))
+    command = [Path(sys.executable).parent / "envoy", "--config-path", folder / "envoy.yaml", "--log-level", "error"]
+    command += ["--concurrency", "1", "--disable-hot-restart"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield ports
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+def well(admin):
+    """Port of a replica that Envoy holds for well -> requests that it got."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/clusters?format=json", timeout=5) as answer:
+            hosts = json.load(answer)["cluster_statuses"][0]["host_statuses"]
+    except OSError:
+        return {}
+    found = {}
+    for host in hosts:
+        count = next((int(s.get("value", 0)) for s in host["stats"] if s["name"] == "rq_total"), 0)
+        if set(host["health_status"]) == {"eds_health_status"}:
+            found[host["address"]["socket_address"]["port_value"]] = count
+    return found
+
+
+def test_behind_the_front_proxy_calls_are_spread_and_a_replica_that_dies_costs_no_check(trio, tmp_path):
+    with envoy(trio, tmp_path) as (port, admin), guardrail.Client(f"127.0.0.1:{port}", timeout=20.0) as client:
+        until(lambda: len(well(admin)) == 3)
+        before = well(admin)
+        for _ in range(10):
+            revision = report(client, "proxied", False).posterior_revision
+            for _ in range(3):  # each time another replica
+                assert check(client, "proxied", min_revision=revision).posterior_revision == revision
+        assert min(well(admin)[port] - before[port] for port in before) >= 10
+        trio.processes[1].kill()
+        for _ in range(30):
+            assert check(client, "proxied", min_revision=revision).posterior_revision == revision
+        until(lambda: len(well(admin)) == 2)
+        trio.processes[1] = trio.make().launch().wait()
 
 
 def test_every_decision_of_every_replica_is_reproduced_from_the_logs(trio):
