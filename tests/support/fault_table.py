@@ -654,13 +654,23 @@ are those of [errors.md](errors.md), the metrics those of [metrics.md](metrics.m
 """
 
 
+CERTIFICATES = """
+`tests/faults/test_certificates.py` does the same for certificates:
+
+| fault | what callers see | what shows it | what to do |
+|---|---|---|---|
+| the service's certificate has expired | `UNREACHABLE`: no service is there | the service does not start and says why | renew it |
+| the client does not know who signed the certificate | `UNREACHABLE` | nothing on the side of the service | give the client the authority (`Tls(ca=...)`) |
+"""
+
+
 def document() -> str:
     """docs/faults.md."""
     rows = []
     for fault in FAULTS:
         shown = "; ".join([*map(str, fault.signs), *([fault.shown] if fault.shown else [])])
         rows.append(f"| {fault.about} | {fault.seen_by_callers()} | {shown} | {fault.remedy} |\n")
-    return HEAD + "".join(rows)
+    return HEAD + "".join(rows) + CERTIFICATES
 
 
 if __name__ == "__main__":
