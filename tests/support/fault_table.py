@@ -654,13 +654,17 @@ are those of [errors.md](errors.md), the metrics those of [metrics.md](metrics.m
 """
 
 
-CERTIFICATES = """
+_EXPIRED = ("the service's certificate has expired", "`UNREACHABLE`: no service is there")
+_EXPIRED += ("the service does not start and says why", "renew it")
+_STRANGER = ("the client does not know who signed the certificate", "`UNREACHABLE`", "nothing in the service")
+_STRANGER += ("give the client the authority (`Tls(ca=...)`)",)
+CERTIFICATES = f"""
 `tests/faults/test_certificates.py` does the same for certificates:
 
 | fault | what callers see | what shows it | what to do |
 |---|---|---|---|
-| the service's certificate has expired | `UNREACHABLE`: no service is there | the service does not start and says why | renew it |
-| the client does not know who signed the certificate | `UNREACHABLE` | nothing on the side of the service | give the client the authority (`Tls(ca=...)`) |
+| {" | ".join(_EXPIRED)} |
+| {" | ".join(_STRANGER)} |
 """
 
 
