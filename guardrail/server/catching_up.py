@@ -230,7 +230,14 @@ class CatchUp:
         return head
 
     async def _rebuild(self, key: Key, loaded: LoadedPolicy, head: WorldRecord) -> WorldRecord:
-        made = await self._read(lambda: restored(loaded.judge, self._store, key))
+        try:
+            made = await self._read(lambda: restored(loaded.judge, self._store, key))
+        except (GuardrailError, DoesNotFit):
+            raise
+        except Exception as error:
+            log.exception("world_not_rebuilt", policy=key[0], world=key[1])
+            why = f"world {key[1]!r} could not be rebuilt ({type(error).__name__}); it is tried again"
+            raise WorldUnavailable(why) from error
         loaded.broken.pop(key[1], None)
         # Meanwhile a report may have made the world, or taken it further.
         present = loaded.worlds.get(key[1])
