@@ -119,6 +119,9 @@ class Service:
         loaded = self._loaded(policy, revision)
         self._writer.require_log()
         if min_revision:
+            if self._following.shared:
+                # Another replica may have reset the world: revisions count within the present generation of its log.
+                await self._registry.catch_up.run(policy, world_id)
             await self._registry.catch_up.reach(policy, world_id, min_revision)
             loaded = self._loaded(policy, revision)
         judge = loaded.judge

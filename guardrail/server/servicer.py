@@ -211,7 +211,7 @@ class Servicer:
                 caller.require_role("WatchDecisions")
                 if caller.sees("WatchDecisions", decision.verdict.policy, decision.verdict.world):
                     yield pb.WatchDecisionsResponse(decision=_decision(decision))
-        except GuardrailError as error:
+        except Exception as error:  # noqa: BLE001  (each becomes a status)
             await refuse(self.metrics, context, "WatchDecisions", error)
 
     @unary

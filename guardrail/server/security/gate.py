@@ -105,7 +105,8 @@ class Gate:
             caller.require(rpc, "", "")
 
     async def reload_with(self, load: Callable[[], Awaitable[T]]) -> T:
-        """Read the callers file again together with what `load` reads: both come into use, or neither does.
+        """Read the callers file again, and then what `load` reads. If that fails, the callers are in use all the same:
+        whoever was taken out of the file is kept out, whatever is wrong elsewhere.
 
         It goes on to its end even if the caller is gone meanwhile.
 
@@ -116,11 +117,10 @@ class Gate:
     async def _reload_with(self, load: Callable[[], Awaitable[T]]) -> T:
         async with self._reloading:  # a reload that began earlier must not bring back callers that a later one took out
             fresh = None if self._path is None else await asyncio.to_thread(self._read, self._path)
-            loaded = await load()
             if fresh is not None:
                 self._authenticator = fresh
                 log.info("callers_read", path=str(self._path))
-            return loaded
+            return await load()
 
     def _read(self, path: Path) -> Authenticator:
         callers = read_callers(path)
