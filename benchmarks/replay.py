@@ -53,7 +53,9 @@ def run(count: int = OBSERVATIONS) -> dict[str, Any]:
         start = time.perf_counter()
         state, revision = restore(judge, store, WORLD)
         replay = time.perf_counter() - start
-        store.save_snapshot(make_snapshot(judge, WORLD, revision, judge.oracle.dump(state)))
+        (last,) = store.observations(judge.policy.name, WORLD, after=revision - 1)
+        arrays = judge.oracle.dump(state)
+        store.save_snapshot(make_snapshot(judge, WORLD, revision, arrays, last_id=last.observation_id))
         start = time.perf_counter()
         restore(judge, store, WORLD)
         from_snapshot = time.perf_counter() - start

@@ -20,10 +20,11 @@ CHUNK = 4_096
 """Observations handled at a time: bounds the memory of a rebuild."""
 
 
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
 """Raised whenever the arithmetic of a state changes: a snapshot holds sets that an older release may have
 computed too narrow, and a running intersection would keep them so."""
 _FORMAT = "snapshot_format"
+_LAST = "snapshot_last_observation"
 
 
 def encode_snapshot(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
@@ -116,7 +117,13 @@ def _from_snapshot(judge: Judge, store: Store, world: str, generation: int) -> t
         raise SnapshotInvalid("there is none")
     if saved.sequence > store.observation_count(judge.policy.name, world, generation):
         raise SnapshotInvalid("it is ahead of the log")
-    state = judge.oracle.load(decode_snapshot(saved.payload))
+    arrays = decode_snapshot(saved.payload)
+    told = arrays.pop(_LAST, None)
+    # A log that lost its end may have gone on otherwise: as long as before, and longer.
+    at = next(store.observations(judge.policy.name, world, saved.sequence - 1, generation), None)
+    if told is None or at is None or str(told) != at.observation_id:
+        raise SnapshotInvalid("it rests on another log")
+    state = judge.oracle.load(arrays)
     if judge.oracle.count(state) != saved.sequence:
         raise SnapshotInvalid(
             f"it is filed under {saved.sequence} but rests on {judge.oracle.count(state)} observations"
@@ -125,7 +132,23 @@ def _from_snapshot(judge: Judge, store: Store, world: str, generation: int) -> t
 
 
 def make_snapshot(
-    judge: Judge, world: str, revision: int, arrays: dict[str, npt.NDArray[Any]], *, generation: int = 1
+    judge: Judge,
+    world: str,
+    revision: int,
+    arrays: dict[str, npt.NDArray[Any]],
+    *,
+    last_id: str,
+    generation: int = 1,
 ) -> Snapshot:
-    """A snapshot of dumped arrays for the store; `generation` is that of the log they rest on."""
-    return Snapshot(judge.policy.name, judge.policy.revision, world, revision, encode_snapshot(arrays), generation)
+    """A snapshot of dumped arrays for the store.
+
+    Args:
+        judge: the policy, compiled.
+        world: the world's id.
+        revision: number of observations that the arrays rest on; at least 1.
+        arrays: of the oracle's state.
+        last_id: id of the last of those observations: by it a log that went on otherwise is known.
+        generation: of the log that they are from.
+    """
+    payload = encode_snapshot({**arrays, _LAST: np.asarray(last_id)})
+    return Snapshot(judge.policy.name, judge.policy.revision, world, revision, payload, generation)

@@ -47,10 +47,10 @@ def case(request):
     return Judge(load_policy(POLICIES / name / "policy.yaml")), [make(draw) for _ in range(COUNT)]
 
 
-def record(store, judge, history):
+def record(store, judge, history, first=0):
     contents = [canonical_json({"action": a, "context": c, "outcome": y}) for c, a, y in history]
     store.append_observations(
-        [NewObservation(judge.policy.name, "w", f"o{i}", digest(text), text) for i, text in enumerate(contents)]
+        [NewObservation(judge.policy.name, "w", f"o{i}", digest(text), text) for i, text in enumerate(contents, first)]
     )
 
 
@@ -78,7 +78,7 @@ def test_every_road_to_a_state_gives_the_same_bits(case, tmp_path):
                 ]
             )
             if start == 70:
-                store.save_snapshot(make_snapshot(judge, "w", start + 7, oracle.dump(live)))
+                store.save_snapshot(make_snapshot(judge, "w", start + 7, oracle.dump(live), last_id=f"o{start + 6}"))
         from_log, revision = restore(judge, store, "w", snapshot=False)
         from_snapshot, _ = restore(judge, store, "w")
     assert revision == COUNT
@@ -92,15 +92,33 @@ def test_a_snapshot_that_is_ahead_of_its_log_is_not_believed(case, tmp_path):
     judge, history = case
     with closing(open_store(tmp_path / "guardrail.db")) as store:
         record(store, judge, history[:5])
-        store.save_snapshot(make_snapshot(judge, "w", 6, judge.oracle.dump(judge.oracle.init())))
+        arrays = judge.oracle.dump(judge.oracle.init())
+        store.save_snapshot(make_snapshot(judge, "w", 6, arrays, last_id="o5"))
         assert restore(judge, store, "w")[1] == 5
+
+
+def test_a_snapshot_of_a_log_that_went_on_otherwise_is_not_believed(case, tmp_path):
+    """A standby took over without the last reports, or a backup was put back, and others were reported since."""
+    judge, history = case
+    with closing(open_store(tmp_path / "lost.db")) as store:
+        record(store, judge, history[:10])
+        state, _ = restore(judge, store, "w")
+    with closing(open_store(tmp_path / "guardrail.db")) as store:
+        record(store, judge, history[:5])
+        record(store, judge, history[20:30], first=20)
+        # From a service that held the lost reports when it was stopped.
+        store.save_snapshot(make_snapshot(judge, "w", 10, judge.oracle.dump(state), last_id="o9"))
+        found, revision = restore(judge, store, "w")
+        expected, _ = restore(judge, store, "w", snapshot=False)
+    assert revision == 15
+    same(judge.oracle.dump(found), judge.oracle.dump(expected))
 
 
 def test_a_snapshot_of_another_shape_is_rebuilt_from_the_log(case, tmp_path):
     judge, history = case
     with closing(open_store(tmp_path / "guardrail.db")) as store:
         record(store, judge, history[:5])
-        store.save_snapshot(make_snapshot(judge, "w", 3, {"unexpected": np.zeros(3)}))
+        store.save_snapshot(make_snapshot(judge, "w", 3, {"unexpected": np.zeros(3)}, last_id="o2"))
         state, revision = restore(judge, store, "w")
         expected, _ = restore(judge, store, "w", snapshot=False)
     assert revision == 5

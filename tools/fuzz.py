@@ -38,6 +38,9 @@ def main() -> None:
         f"-max_total_time={options.seconds}",
         f"-seed={options.seed}",
         f"-artifact_prefix={options.output}/{options.target}-",
+        # The peak that libFuzzer reads is that of the process it was started from, too: no limit on it is fair.
+        "-rss_limit_mb=0",
+        "-malloc_limit_mb=2048",
         "-timeout=20",
         "-max_len=8192",
         "-print_final_stats=1",

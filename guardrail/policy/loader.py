@@ -214,7 +214,7 @@ class _Draft:
     def _check_harm(self) -> None:
         outcome: Outcome | None = self.sections["outcome"]
         text = self.data.get("harm")
-        if "harm" not in self.data and self.sections["hypotheses"] is not None:
+        if text is None and self.sections["hypotheses"] is not None:  # `harm:` with nothing behind it says nothing
             self._harm_of_model()
         if outcome is None or not _is_expression(text):
             return

@@ -90,6 +90,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
             metrics,
             max_waiting_reports=settings.max_waiting_reports,
             max_unwritten_decisions=settings.max_unwritten_decisions,
+            max_unwritten_bytes=settings.max_unwritten_bytes,
             log_decisions=settings.log_decisions,
         )
         stack.push_async_callback(asyncio.to_thread, writer.close)

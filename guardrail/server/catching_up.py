@@ -97,9 +97,9 @@ class CatchUp:
         """
         try:
             await self.run(policy, world_id)
-        except StoreError:
-            raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
+                raise
             log.exception("world_not_caught_up", policy=policy, world=world_id)
 
     def soon(self, policy: str, world_id: str) -> None:
@@ -169,7 +169,12 @@ class CatchUp:
         loaded = self._registry.find_policy(key[0])
         world = None if loaded is None else loaded.worlds.get(key[1])
         known = (0, 0) if world is None else _place(world)
-        head = await self._read(lambda: _head(self._store, key))
+        try:
+            head = await self._read(lambda: _head(self._store, key))
+        except StoreCorrupt as error:
+            if world is not None:
+                world.fail(str(error))  # until its log can be read again
+            raise
         if world is not None and (head.generation, head.observations) < known:
             world.fail(f"the log holds {head.observations} observations, the posterior rests on {known[1]}")
         while not self._is_level(key, head):
@@ -225,7 +230,14 @@ class CatchUp:
         return head
 
     async def _rebuild(self, key: Key, loaded: LoadedPolicy, head: WorldRecord) -> WorldRecord:
-        made = await self._read(lambda: restored(loaded.judge, self._store, key))
+        try:
+            made = await self._read(lambda: restored(loaded.judge, self._store, key))
+        except (GuardrailError, DoesNotFit):
+            raise
+        except Exception as error:
+            log.exception("world_not_rebuilt", policy=key[0], world=key[1])
+            why = f"world {key[1]!r} could not be rebuilt ({type(error).__name__}); it is tried again"
+            raise WorldUnavailable(why) from error
         loaded.broken.pop(key[1], None)
         # Meanwhile a report may have made the world, or taken it further.
         present = loaded.worlds.get(key[1])

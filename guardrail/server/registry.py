@@ -85,7 +85,7 @@ class Registry:
         self._policies: dict[str, LoadedPolicy] = {}
         self._loaded = False
         self._reload_lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self.catch_up = CatchUp(store, self)
 
     async def load(self) -> list[str]:
@@ -166,8 +166,8 @@ class Registry:
         try:
             return self._policies[name]
         except KeyError:
-            known = ", ".join(sorted(self._policies)) or "none"
-            raise PolicyNotFound(f"no policy {name!r} is loaded; loaded: {known}") from None
+            # Which ones are is not for every caller to know: ListPolicies tells.
+            raise PolicyNotFound(f"no policy {name!r} is loaded") from None
 
     def find_policy(self, name: str) -> LoadedPolicy | None:
         """A loaded policy; None if there is none of that name."""
@@ -224,19 +224,26 @@ class Registry:
 
     def put(self, loaded: LoadedPolicy, world_id: str, made: Restored) -> None:
         """Let a posterior that was built from the log answer for a world."""
-        world = self._make(loaded.judge, loaded.kernel, world_id, made.state, made.revision)
-        world.generation, world.last_id = made.head.generation, made.last_id
-        loaded.worlds[world_id] = world
+        loaded.worlds[world_id] = self._make(
+            loaded.judge,
+            loaded.kernel,
+            world_id,
+            made.state,
+            made.revision,
+            generation=made.head.generation,
+            last_id=made.last_id,
+        )
 
     async def close(self) -> None:
-        """Save what would otherwise be replayed at the next start."""
+        """Save what would otherwise be replayed at the next start, as long as the store answers."""
         await self.catch_up.close()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        answers = True
         for loaded in self._policies.values():
             for world in loaded.worlds.values():
-                if world.revision > world.snapshot_revision:
-                    await self._snapshot(world)
+                if answers and world.revision > world.snapshot_revision:
+                    answers = await self._snapshot(world)
             await self._release(loaded)
 
     def _has_revision(self, name: str, revision: str) -> bool:
@@ -291,7 +298,17 @@ class Registry:
             except WorldUnavailable:
                 continue  # it is rebuilt from the log
 
-    def _make(self, judge: Judge, kernel: KernelThread, world_id: str, state: object, revision: int) -> World:
+    def _make(
+        self,
+        judge: Judge,
+        kernel: KernelThread,
+        world_id: str,
+        state: object,
+        revision: int,
+        *,
+        generation: int = 0,
+        last_id: str | None = None,
+    ) -> World:
         return World(
             judge,
             world_id,
@@ -300,6 +317,8 @@ class Registry:
             kernel=kernel,
             metrics=self._metrics,
             on_advance=self._maybe_snapshot,
+            generation=generation,
+            last_id=last_id,
         )
 
     def _maybe_snapshot(self, world: World) -> None:
@@ -308,24 +327,28 @@ class Registry:
         world.snapshot_revision = world.revision
         self._keep_running(self._snapshot(world))
 
-    def _keep_running(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep_running(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _snapshot(self, world: World) -> None:
+    async def _snapshot(self, world: World) -> bool:
+        """Save a world's posterior; False if the store failed."""
         generation = world.generation
-        revision, arrays = await world.dump()
+        revision, last_id, arrays = await world.dump()
+        if last_id is None or world.failed:
+            return True  # nothing was observed, or it is not what the log says
         snapshot = await asyncio.to_thread(
-            make_snapshot, world.judge, world.world_id, revision, arrays, generation=generation
+            make_snapshot, world.judge, world.world_id, revision, arrays, last_id=last_id, generation=generation
         )
         try:
             await self._writer.run(lambda: self._store.save_snapshot(snapshot))
         except GuardrailError as error:
             # Only the next start is slower without it.
             log.warning("snapshot_not_saved", world=world.world_id, why=str(error))
-            return
+            return False
         world.snapshot_revision = max(world.snapshot_revision, revision)
+        return True
 
 
 def _state(world: World) -> str:

@@ -109,6 +109,7 @@ class Service:
         expires: float | None = None,
         min_revision: int = 0,
         caller: Caller = ANYONE,
+        sizes: Sequence[int] | None = None,
         approval: str = "",
         session: str = "",
     ) -> list[Verdict]:
@@ -124,6 +125,7 @@ class Service:
             expires: of `time.monotonic()`; from then on the caller is gone and nothing is decided.
             min_revision: how many observations the verdicts must rest on at least.
             caller: who asks.
+            sizes: bytes of what the log keeps of each action, the context with it; None if nobody counts.
             approval: id of the escalation that was approved for the one action; empty if there is none.
             session: whose harm budget accepts take their share of; empty if the check names none.
 
@@ -140,6 +142,9 @@ class Service:
         loaded = self._loaded(policy, revision)
         self._writer.require_log()
         if min_revision:
+            if self._following.shared:
+                # Another replica may have reset the world: revisions count within the present generation of its log.
+                await self._registry.catch_up.run(policy, world_id)
             await self._registry.catch_up.reach(policy, world_id, min_revision)
             loaded = self._loaded(policy, revision)
         judge = loaded.judge
@@ -168,9 +173,10 @@ class Service:
             verdicts = [_outdated(judge, prepared[i], verdict, generation) for i, verdict in enumerate(verdicts)]
         _require_in_time(expires, "the verdict was kept")
         now = time.time()
-        for action, verdict in zip(actions, verdicts, strict=True):
+        counted = [0] * len(actions) if sizes is None else sizes
+        for action, verdict, size in zip(actions, verdicts, counted, strict=True):
             decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
-            self._writer.log_decision(decision)
+            self._writer.log_decision(decision, size)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
         tracing.decided(policy, verdicts)
@@ -273,9 +279,14 @@ class Service:
                 if not kept.commit(row, outcome, result.sequence, result.generation, one.observation_id):
                     self._registry.catch_up.soon(policy, world_id)
 
+        def look_again(commit: asyncio.Future[list[Appended]]) -> None:
+            if not commit.cancelled() and commit.exception() is not None:
+                self._registry.catch_up.soon(policy, world_id)  # they may have been written all the same
+
         commit = self._writer.append(new, take_up)
         loaded.in_flight.add(commit)
         commit.add_done_callback(loaded.in_flight.discard)
+        commit.add_done_callback(look_again)
         with tracing.part("guardrail.store.append"):
             results = await asyncio.shield(commit)
         await self._require_taken_up(policy, world_id, results)

@@ -48,6 +48,9 @@ log = structlog.get_logger()
 SHARE_FOR_THE_REPLY = 0.2
 """Of the time that a caller gives, what a search leaves for the answer's way back."""
 
+MAX_REPEATED_BYTES: Final = 16 * 2**20
+"""What one request may have the decision log keep of its context, which stands beside each of its actions."""
+
 CHECKS: Final = frozenset({"CheckAction", "CheckActions"})
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -141,6 +144,7 @@ class Servicer:
             *_deadlines(context),
             request.min_revision,
             caller,
+            [request.context.ByteSize() + request.action.ByteSize()],
             session=request.session,
             approval=request.approval,
         )
@@ -148,6 +152,14 @@ class Servicer:
 
     @unary
     async def CheckActions(self, request: Any, context: Context, caller: Caller) -> pb.CheckActionsResponse:
+        context_bytes = request.context.ByteSize()
+        if context_bytes * len(request.actions) > MAX_REPEATED_BYTES:
+            raise InvalidInput(
+                f"the context of {context_bytes} bytes is logged with each of {len(request.actions)} actions; at most "
+                f"{MAX_REPEATED_BYTES} bytes in all: ask about fewer actions at once, or with less context",
+                "INPUT_TOO_LARGE",
+            )
+        sizes = [context_bytes + action.ByteSize() for action in request.actions]
         actions = [struct_to_dict(action) for action in request.actions]
         verdicts = await self._service.check(
             request.policy,
@@ -158,6 +170,7 @@ class Servicer:
             *_deadlines(context),
             request.min_revision,
             caller,
+            sizes,
             session=request.session,
         )
         accepted = [i for i, verdict in enumerate(verdicts) if verdict.decision is Decision.ACCEPT]
@@ -212,7 +225,7 @@ class Servicer:
                 caller.require_role("WatchDecisions")
                 if caller.sees("WatchDecisions", decision.verdict.policy, decision.verdict.world):
                     yield pb.WatchDecisionsResponse(decision=_decision(decision))
-        except GuardrailError as error:
+        except Exception as error:  # noqa: BLE001  (each becomes a status)
             await refuse(self.metrics, context, "WatchDecisions", error)
 
     @unary

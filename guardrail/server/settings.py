@@ -60,6 +60,9 @@ class ServerSettings(BaseModel):
         16_384, description="reports that wait for their commit; further ones are refused as OVERLOADED"
     )
     max_unwritten_decisions: Annotated[int, Field(ge=1)] = 65_536
+    max_unwritten_bytes: Annotated[int, Field(ge=1)] = Field(
+        64 * 2**20, description="bytes of the requests whose decisions wait to be written; checks are refused beyond"
+    )
     max_worlds: Annotated[int, Field(ge=1)] = 10_000
     max_watchers: Annotated[int, Field(ge=1)] = 64
     stall_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(

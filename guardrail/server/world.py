@@ -43,14 +43,16 @@ class _WaitingCheck:
 class _CommittedObservation:
     row: Row
     outcome: float
+    observation_id: str
 
 
 @dataclass(slots=True)
 class _Posterior:
-    """A state and the number of observations it rests on; replaced as one, never changed."""
+    """A state with number and last id of the observations it rests on; replaced as one, never changed."""
 
     state: Any
     revision: int
+    last_id: str | None
 
 
 class World:
@@ -71,13 +73,15 @@ class World:
         kernel: KernelThread,
         metrics: Metrics,
         on_advance: Callable[[World], None],
+        generation: int = 0,
+        last_id: str | None = None,
     ) -> None:
         self.judge = judge
         self.world_id = world_id
-        self.generation = 0
-        self.last_id: str | None = None
+        self.generation = generation
+        self.last_id = last_id
         self.snapshot_revision = revision
-        self._posterior = _Posterior(state, revision)
+        self._posterior = _Posterior(state, revision, last_id)
         self._committed = revision
         self._kernel = kernel
         self._metrics = metrics
@@ -163,7 +167,7 @@ class World:
         if sequence != self._committed + 1:
             return False
         self._committed, self.last_id = sequence, observation_id
-        self._observations.append(_CommittedObservation(row, outcome))
+        self._observations.append(_CommittedObservation(row, outcome, observation_id))
         self._schedule()
         return True
 
@@ -198,10 +202,11 @@ class World:
 
         return await self._aside(look)
 
-    async def dump(self) -> tuple[int, dict[str, Any]]:
-        """Revision and arrays of the present posterior, for a snapshot."""
+    async def dump(self) -> tuple[int, str | None, dict[str, Any]]:
+        """Revision, id of the last observation, and arrays of the present posterior, for a snapshot."""
         posterior = self._posterior
-        return posterior.revision, await self._aside(lambda: self.judge.oracle.dump(posterior.state))
+        arrays = await self._aside(lambda: self.judge.oracle.dump(posterior.state))
+        return posterior.revision, posterior.last_id, arrays
 
     async def _aside(self, work: Callable[[], T]) -> T:
         """Run something that may take a while; what asks a program waits on that program's own thread."""
@@ -279,7 +284,7 @@ class World:
         rows = np.stack([o.row for o in observations])
         outcomes = np.array([o.outcome for o in observations])
         state = self.judge.oracle.observe(posterior.state, rows, outcomes)
-        return _Posterior(state, posterior.revision + len(observations))
+        return _Posterior(state, posterior.revision + len(observations), observations[-1].observation_id)
 
     def _bound(self, posterior: _Posterior, checks: list[_WaitingCheck]) -> list[list[HarmBound | None]]:
         if not checks:

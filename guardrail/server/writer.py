@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from guardrail.errors import DecisionLogUnavailable, GuardrailError, StoreError
+from guardrail.errors import DecisionLogUnavailable, GuardrailError, StoreCorrupt, StoreError
 from guardrail.server import tracing
 from guardrail.server.admission import overloaded
 from guardrail.server.decision_lines import tell
@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 GROUP_LIMIT = 1_000
 """Most observations, and most decisions, in one transaction."""
+GROUP_BYTES = 8 * 2**20
+"""Of the requests whose decisions are written in one transaction, unless a single one has more."""
 FLUSH_SECONDS = 0.1
 """How long a decision waits for company before it is written."""
 RETRY_SECONDS = 0.5
@@ -60,6 +62,7 @@ class _Queues:
     appends: deque[_Append] = field(default_factory=deque)
     jobs: deque[_Job] = field(default_factory=deque)
     decisions: deque[LoggedDecision] = field(default_factory=deque)
+    sizes: deque[int] = field(default_factory=deque)
 
 
 class Writer:
@@ -72,6 +75,7 @@ class Writer:
         *,
         max_waiting_reports: int,
         max_unwritten_decisions: int,
+        max_unwritten_bytes: int = 64 * 2**20,
         log_decisions: bool = False,
     ) -> None:
         self._store = store
@@ -79,6 +83,9 @@ class Writer:
         self._max_reports = max_waiting_reports
         self._max_decisions = max_unwritten_decisions
         self._log_decisions = log_decisions
+        self._max_bytes = max_unwritten_bytes
+        # Of decisions that were queued, and of those that were written: each counted by one thread.
+        self._queued_bytes, self._written_bytes = 0, 0
         self._loop = asyncio.get_running_loop()
         self._queues = _Queues()
         self._taken = _Queues()
@@ -162,9 +169,19 @@ class Writer:
             raise DecisionLogUnavailable(f"decisions cannot be logged: {self._log_failure}")
         if len(self._queues.decisions) >= self._max_decisions:
             raise DecisionLogUnavailable(f"{len(self._queues.decisions)} decisions wait to be written already")
+        waiting = self._queued_bytes - self._written_bytes
+        if waiting >= self._max_bytes:
+            raise DecisionLogUnavailable(f"decisions about {waiting} bytes of requests wait to be written already")
 
-    def log_decision(self, decision: LoggedDecision) -> None:
-        """Queue a decision for the log. It stays queued until it is durable."""
+    def log_decision(self, decision: LoggedDecision, size: int = 0) -> None:
+        """Queue a decision for the log. It stays queued until it is durable.
+
+        Args:
+            decision: the decision.
+            size: bytes of what is kept of the request; they count until it is durable.
+        """
+        self._queued_bytes += size
+        self._queues.sizes.append(size)  # first: whoever sees the decision finds its size
         self._queues.decisions.append(decision)
         waiting = len(self._queues.decisions)
         if waiting == 1:
@@ -282,6 +299,11 @@ class Writer:
         try:
             results = self._store.append_observations([o for a in appends for o in a.observations])
         except Exception as error:
+            if isinstance(error, StoreCorrupt) and len(appends) > 1:
+                # Nothing was written. The log of one world is damaged: the others' reports are not to share its fate.
+                for append in appends:
+                    self._commit([append])
+                return
             self._metrics.report_commit_failed()
             log.exception("observations_not_written", observations=sum(len(a.observations) for a in appends))
             failure = error if isinstance(error, GuardrailError) else StoreError("the observation log failed")
@@ -315,8 +337,18 @@ class Writer:
             result, error = None, caught
         self._loop.call_soon_threadsafe(_settle, job.future, result, error)
 
+    def _next_decisions(self) -> list[LoggedDecision]:
+        batch: list[LoggedDecision] = []
+        size = 0
+        for place in range(min(GROUP_LIMIT, len(self._queues.decisions))):
+            size += self._queues.sizes[place]
+            if batch and size > GROUP_BYTES:
+                break
+            batch.append(self._queues.decisions[place])
+        return batch
+
     def _write_decisions(self) -> bool:
-        batch = [self._queues.decisions[i] for i in range(min(GROUP_LIMIT, len(self._queues.decisions)))]
+        batch = self._next_decisions()
         if not batch:
             return True
         try:
@@ -329,6 +361,7 @@ class Writer:
             return False
         for _ in batch:
             self._queues.decisions.popleft()
+            self._written_bytes += self._queues.sizes.popleft()
         self._metrics.decisions_written(len(batch))
         if self._log_failure is not None:
             log.info("decision_log_recovered")

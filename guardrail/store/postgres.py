@@ -61,7 +61,8 @@ SELECT set_config('lock_timeout', '{LOCK_SECONDS}s', false),
        set_config('client_encoding', 'UTF8', false),
        set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false),
        current_setting('server_encoding') AS encoding,
-       current_setting('fsync') AS fsync
+       current_setting('fsync') AS fsync,
+       pg_is_in_recovery() AS standby
 """
 _EXCLUDE = "SELECT pg_advisory_xact_lock(number) FROM unnest(%(numbers)s::bigint[]) AS number"
 
@@ -226,7 +227,7 @@ class PostgresBackend:
         with cut_after(CONNECT_SECONDS, driver_connection.fileno()), driver_connection.cursor() as cursor:
             cursor.execute(mode)
             cursor.execute(_SET_UP)
-            *_, encoding, fsync = cursor.fetchone()
+            *_, encoding, fsync, standby = cursor.fetchone()
             driver_connection.commit()
         if encoding != "UTF8":
             raise StoreError(
@@ -237,6 +238,12 @@ class PostgresBackend:
             raise StoreError(
                 f"the database {self.database} is on a server with fsync = off, which loses acknowledged reports in a "
                 "crash: set fsync = on"
+            )
+        # What is read decides what is current: a standby may lag behind what was acknowledged.
+        if standby and not self.read_only:
+            raise StoreError(
+                f"the database {self.database} is on a standby, which may lag behind the log: connect to the primary, "
+                "where the URL has several hosts with target_session_attrs=primary"
             )
 
 

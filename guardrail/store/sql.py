@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 
 CHUNK = 2_000
 """Rows of one SELECT of a stream."""
+MAX_LOG_IDS = 10_000
+"""Most logs whose ids are kept: checks name as many worlds as callers like."""
 
 _grow = (
     sa.update(worlds)
@@ -257,11 +259,14 @@ class SqlStore:
             ids = self._ids_of_logs(connection, {_log_of(record) for record in records})
             rows = [decision_row(ids[_log_of(record)], record) for record in records]
             insert_many(connection, decisions, rows)
+        if len(self._log_ids) + len(ids) > MAX_LOG_IDS:
+            self._log_ids = {}
         self._log_ids |= ids
 
     def _ids_of_logs(self, connection: sa.Connection, keys: set[LogKey]) -> dict[LogKey, int]:
         """The ids of logs; they never change, so those of committed transactions are kept."""
-        ids = {key: self._log_ids[key] for key in keys if key in self._log_ids}
+        kept = self._log_ids
+        ids = {key: kept[key] for key in keys if key in kept}
         missing = keys - ids.keys()
         if missing:
             ids |= ids_of_logs(connection, missing)

@@ -243,7 +243,8 @@ _READER_PRAGMAS = ("query_only = ON", "cell_size_check = ON", "trusted_schema = 
 
 
 def _engine(creator: Callable[[], sqlite3.Connection], pool: type[sa.Pool], **options: int) -> sa.Engine:
-    return sa.create_engine("sqlite://", creator=creator, poolclass=pool, **options)
+    # What was reported is nobody's business who reads the logs of a failed statement.
+    return sa.create_engine("sqlite://", creator=creator, poolclass=pool, hide_parameters=True, **options)
 
 
 def _driver(connection: sa.Connection) -> sqlite3.Connection:

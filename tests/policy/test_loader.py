@@ -248,6 +248,13 @@ def as_yaml(value):
     return json.dumps(value)
 
 
+@pytest.mark.parametrize("said", ["", "harm:\n", "harm: null\n"], ids=["left out", "empty", "null"])
+def test_harm_that_is_not_said_is_explained(documents, said):
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(documents["beta"].replace("harm: outcome.bad\n", said))
+    assert any("harm" in problem.message for problem in caught.value.problems)
+
+
 @settings(derandomize=True, deadline=None, max_examples=120)
 @given(data=st.data(), name=st.sampled_from(NAMES))
 def test_a_random_change_raises_policy_errors_only(documents, data, name):

@@ -32,7 +32,7 @@ def start_service(tmp_path, policy_folder, tmp_path_factory, monkeypatch):
                 policies=(policy_folder,),
                 # One folder for the whole run: kernels of equal shape are compiled once.
                 compilation_cache=Path(tmp_path_factory.getbasetemp()) / "kernels",
-                **{"store": tmp_path / "guardrail.db", "drain_seconds": 5.0, **options},
+                **{"store": tmp_path / "guardrail.db", "drain_seconds": 5.0, "max_check_wait_seconds": 60.0, **options},
             )
             service = Service(settings).start()
             stack.callback(service.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -90,6 +91,56 @@ def test_checks_stop_when_too_many_decisions_wait(start_service, store):
             assert client.decision(verdict.decision_id).verdict == verdict
 
 
+def test_checks_stop_when_decisions_about_too_much_wait(start_service, store):
+    """What is asked may be of any content: a rejected request of a mebibyte is kept whole until it is written."""
+    service = start_service(max_unwritten_bytes=2_000_000)
+    store[0].hold = threading.Event()
+    large = {"kind": "low", "unknown": "x" * 500_000}
+    with service.client() as client:
+        answered = []
+        with pytest.raises(NoVerdict) as caught:
+            for _ in range(20):
+                answered.append(client.check(policy="coin", world="w", context={}, action=large))
+        assert caught.value.reason == "DECISION_LOG_UNAVAILABLE"
+        assert len(answered) == 4
+        store[0].hold.set()
+        deadline = time.monotonic() + 20
+        while service.metric("guardrail_unwritten_decisions"):
+            assert time.monotonic() < deadline
+        assert check(client).decision_id
+
+
+def test_one_request_does_not_fill_the_log(start_service):
+    """The log keeps the context beside every action: a mebibyte a thousand times."""
+    service = start_service()
+    with service.client() as client:
+
+        def ask(size, count):
+            return client.check_many(
+                policy="coin", world="w", context={"unknown": "x" * size}, actions=[LOW] * count
+            ).verdicts
+
+        with pytest.raises(NoVerdict) as caught:
+            ask(900_000, 1_000)
+        assert caught.value.reason == "INPUT_TOO_LARGE"
+        assert len(ask(15_000, 1_000)) == 1_000
+        assert len(ask(900_000, 15)) == 15
+
+
+def test_decisions_about_much_are_written_a_few_at_a_time(start_service, store, monkeypatch):
+    service = start_service()
+    append, sizes = store[0]._store.append_decisions, []
+    monkeypatch.setattr(store[0]._store, "append_decisions", lambda batch: sizes.append(len(batch)) or append(batch))
+    store[0].hold = threading.Event()
+    with service.client() as client:
+        for _ in range(3):
+            client.check_many(policy="coin", world="w", context={"unknown": "x" * 900_000}, actions=[LOW] * 10)
+        store[0].hold.set()
+    service.stop()
+    assert sum(sizes) == 30
+    assert max(sizes) <= 9
+
+
 def test_a_report_that_cannot_be_committed_is_not_acknowledged_and_does_not_count(start_service, store):
     service = start_service()
     with service.client() as client:
@@ -102,6 +153,46 @@ def test_a_report_that_cannot_be_committed_is_not_acknowledged_and_does_not_coun
         store[0].failing.clear()
         assert report(client, "b").posterior_revision == 2
         assert check(client).posterior_revision == 2
+
+
+def test_a_report_that_failed_after_its_commit_is_taken_up_before_it_is_reported_again(
+    start_service, store, monkeypatch
+):
+    """The log holds it, whatever its reporter was told: a posterior without it is not the present one."""
+    service = start_service()
+    append = store[0]._store.append_observations
+
+    def fail_afterwards(batch):
+        append(batch)
+        raise StoreError("the disk does not answer")
+
+    with service.client() as client:
+        report(client, "a")
+        monkeypatch.setattr(store[0]._store, "append_observations", fail_afterwards)
+        with pytest.raises(ServiceError):
+            report(client, "b")
+        monkeypatch.undo()
+        deadline = time.monotonic() + 20
+        while check(client).posterior_revision < 2:
+            assert time.monotonic() < deadline
+        assert report(client, "b").duplicate
+
+
+def test_a_store_that_fails_does_not_hold_up_the_end_for_each_world(start_service, store, monkeypatch):
+    """A database that hangs takes its time to be given up, for every attempt."""
+    service = start_service()
+    asked = []
+
+    def fail(snapshot):
+        asked.append(snapshot.world)
+        raise StoreError("the database does not answer")
+
+    monkeypatch.setattr(store[0]._store, "save_snapshot", fail)
+    with service.client() as client:
+        for number in range(5):
+            client.report(policy="coin", world=f"w{number}", context={}, action=LOW, outcome=False)
+    service.stop()
+    assert asked == ["w0"]
 
 
 def test_snapshots_that_cannot_be_saved_cost_only_time(start_service, store):

@@ -303,6 +303,20 @@ def test_urls_that_name_no_database(url):
     assert "hidden" not in refusal(StoreError, url)
 
 
+def test_only_a_store_that_never_writes_may_read_from_a_standby(postgres_url, postgres_server):
+    """A proxy, or a URL with several hosts, may lead a connection for reading to a server that lags behind."""
+    with closing(open_store(postgres_url)) as store:
+        store.append_observations([observation("a")])
+        postgres_server.execute(
+            "CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+            database=database_of(postgres_url),
+        )
+        misled = f"{postgres_url}?options=-csearch_path%3Dpublic,pg_catalog"
+        assert "connect to the primary" in refusal(StoreError, misled)
+        with closing(open_store(misled, read_only=True)) as reader:
+            assert reader.observation_count("policy", "world") == 1
+
+
 def test_a_missing_driver_is_named(postgres_url, monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtra, match="postgres"):

@@ -2,13 +2,14 @@
 
 import enum
 import sqlite3
+import traceback
 from contextlib import closing
 
 import pytest
 
 from guardrail.domain import Decision
 from guardrail.errors import StoreCorrupt, StoreError
-from guardrail.store import open_store
+from guardrail.store import open_store, sql
 from guardrail.store.base import NewObservation, Snapshot
 from guardrail.testing.store_contract import DIGEST, StoreContract, decision, escalation, new_at, observation
 
@@ -231,3 +232,23 @@ def test_a_commit_is_synchronised_and_logged_ahead(tmp_path):
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5_000}
+
+
+def test_decisions_about_ever_new_worlds_take_no_more_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(sql, "MAX_LOG_IDS", 10)
+    with closing(open_store(tmp_path / "store.db")) as store:
+        for number in range(50):
+            store.append_decisions([decision(f"d{number}", "p", f"w{number % 25}")])
+            assert len(store._log_ids) <= 10
+        assert [found.world for found in store.decisions("p")] == sorted(f"w{n % 25}" for n in range(50))
+
+
+def test_a_failed_statement_shows_nothing_of_what_was_reported(tmp_path):
+    """Its whole chain of causes goes to the service's log."""
+    reported = observation("id", '{"outcome":"confidential"}')
+    with closing(open_store(tmp_path / "store.db")) as store:
+        with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+            other.execute("ALTER TABLE observations RENAME COLUMN content TO renamed")
+        with pytest.raises(StoreError) as caught:
+            store.append_observations([reported])
+    assert "confidential" not in "".join(traceback.format_exception(caught.value))

@@ -654,13 +654,27 @@ are those of [errors.md](errors.md), the metrics those of [metrics.md](metrics.m
 """
 
 
+_EXPIRED = ("the service's certificate has expired", "`UNREACHABLE`: no service is there")
+_EXPIRED += ("the service does not start and says why", "renew it")
+_STRANGER = ("the client does not know who signed the certificate", "`UNREACHABLE`", "nothing in the service")
+_STRANGER += ("give the client the authority (`Tls(ca=...)`)",)
+CERTIFICATES = f"""
+`tests/faults/test_certificates.py` does the same for certificates:
+
+| fault | what callers see | what shows it | what to do |
+|---|---|---|---|
+| {" | ".join(_EXPIRED)} |
+| {" | ".join(_STRANGER)} |
+"""
+
+
 def document() -> str:
     """docs/faults.md."""
     rows = []
     for fault in FAULTS:
         shown = "; ".join([*map(str, fault.signs), *([fault.shown] if fault.shown else [])])
         rows.append(f"| {fault.about} | {fault.seen_by_callers()} | {shown} | {fault.remedy} |\n")
-    return HEAD + "".join(rows)
+    return HEAD + "".join(rows) + CERTIFICATES
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Gate:
         self._path, self._certificates, self._now, self._clock = path, certificates, now, clock
         self._limiter = RateLimiter(clock)
         self._refused, self._logged = 0, float("-inf")
+        self._reloading = asyncio.Lock()
         self._authenticator = None if path is None else self._read(path)
 
     @property
@@ -104,7 +105,8 @@ class Gate:
             caller.require(rpc, "", "")
 
     async def reload_with(self, load: Callable[[], Awaitable[T]]) -> T:
-        """Read the callers file again together with what `load` reads: both come into use, or neither does.
+        """Read the callers file again, and then what `load` reads. If that fails, the callers are in use all the same:
+        whoever was taken out of the file is kept out, whatever is wrong elsewhere.
 
         It goes on to its end even if the caller is gone meanwhile.
 
@@ -113,12 +115,12 @@ class Gate:
         return await asyncio.shield(asyncio.create_task(self._reload_with(load)))
 
     async def _reload_with(self, load: Callable[[], Awaitable[T]]) -> T:
-        fresh = None if self._path is None else await asyncio.to_thread(self._read, self._path)
-        loaded = await load()
-        if fresh is not None:
-            self._authenticator = fresh
-            log.info("callers_read", path=str(self._path))
-        return loaded
+        async with self._reloading:  # a reload that began earlier must not bring back callers that a later one took out
+            fresh = None if self._path is None else await asyncio.to_thread(self._read, self._path)
+            if fresh is not None:
+                self._authenticator = fresh
+                log.info("callers_read", path=str(self._path))
+            return await load()
 
     def _read(self, path: Path) -> Authenticator:
         callers = read_callers(path)

@@ -35,7 +35,9 @@ class WorldQuota:
     async def _make(self, caller: Caller, policy: str, world: str, report: Callable[[], Awaitable[T]]) -> T:
         lock = self._locks.setdefault(caller.name, asyncio.Lock())
         async with lock:
-            if await asyncio.to_thread(self._store.head, policy, world) is None:
+            head = await asyncio.to_thread(self._store.head, policy, world)
+            # A check has the store hear of a world, and makes none.
+            if head is None or (head.generation == 1 and not head.observations):
                 made = await asyncio.to_thread(self._store.worlds_created_by, caller.name)
                 if caller.max_worlds is not None and made >= caller.max_worlds:
                     raise LimitExceeded(

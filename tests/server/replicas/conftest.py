@@ -103,7 +103,7 @@ async def same_as_the_log(replica, store, judge, world="w"):
     state, revision = await asyncio.to_thread(restore, judge, store, world)
     present = replica.world(judge.policy.name, world)
     await present.settled()
-    found, arrays = await present.dump()
+    found, _, arrays = await present.dump()
     expected = judge.oracle.dump(state)
     return found == revision and all(np.array_equal(arrays[n], expected[n], equal_nan=True) for n in expected)
 

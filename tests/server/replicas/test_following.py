@@ -10,7 +10,7 @@ from replica_policies import COIN
 from shared_log import SharedLog, observation
 
 from guardrail.domain import ReasonCode
-from guardrail.errors import StoreError
+from guardrail.errors import StoreCorrupt, StoreError, WorldUnavailable
 from guardrail.server import following
 from guardrail.store.base import Changes
 
@@ -182,5 +182,38 @@ def test_what_others_report_while_policies_are_loaded_again_is_taken_up(coin, re
             await until(lambda: (replica.world().revision, replica.world(world="new").revision) == (3, 1))
             assert (await replica.check()).guarantee.confidence == pytest.approx(0.96)
             assert await level(replica, log, replica.registry.policy("coin").judge)
+
+    run(story)
+
+
+def test_a_damaged_world_keeps_no_other_world_from_being_followed(coin, replicas, level, until):
+    """It comes first, by name and in what is told; it alone does not answer."""
+
+    async def story():
+        log = SharedLog()
+        head = log.head
+
+        def damaged(policy, world):
+            if world == "a":
+                raise StoreCorrupt("the log of world 'a' should hold 2 observations and ends with 1")
+            return head(policy, world)
+
+        async with replicas(log, coin, follow=True) as (replica,):
+            for world in ("a", "b"):
+                await replica.report(True, world=world)
+            log.head = damaged
+            for world in ("a", "b"):
+                log.write([observation(1, True, world=world)])
+            await until(lambda: replica.world(world="b").revision == 2)
+            for feed in log.feeds:
+                feed.changes.put(StoreError("the connection is lost"))  # then it looks at all of them
+            log.write([observation(2, True, world="b")], tell=False)
+            await until(lambda: replica.world(world="b").revision == 3)
+            await until(lambda: replica.following.behind_since is None)
+            with pytest.raises(WorldUnavailable):
+                await replica.check(world="a")
+            log.head = head
+            await replica.catch_up.run_all("coin")
+            assert await level(replica, log, coin, world="a")
 
     run(story)

@@ -17,6 +17,7 @@ from guardrail.errors import (
     LimitExceeded,
     NoVerdict,
     PermissionDenied,
+    PolicyNotFound,
     ServiceError,
     Unauthenticated,
 )
@@ -287,6 +288,12 @@ def test_lists_hold_what_a_caller_may_see(two_worlds, as_caller):
         left.world("coin", "right/1")
 
 
+def test_a_policy_that_is_not_there_tells_nothing_of_those_that_are(two_worlds, as_caller):
+    with pytest.raises(PolicyNotFound, match="other") as caught:
+        as_caller(two_worlds, "elsewhere").policy("other")
+    assert "coin" not in str(caught.value)
+
+
 def test_pages_hide_what_lies_between(two_worlds, callers):
     page, token = [], ""
     with grpc.insecure_channel(f"127.0.0.1:{two_worlds.port}") as channel:
@@ -416,6 +423,21 @@ def test_a_quota_of_worlds_survives_restarts(start_service, callers, as_caller):
     tell(few, "2", "d")
 
 
+def test_a_world_that_was_checked_counts_when_it_is_reported_on(start_service, callers, as_caller):
+    """The usual order: an agent asks about an action in a new world, and then its outcome is reported."""
+    callers.add("few", "reporter", extra="limits: {worlds: 1}").add("agent", "agent").add("viewer", "viewer")
+    service = start_service(callers=callers.write())
+    agent, viewer, few = (as_caller(service, name) for name in ("agent", "viewer", "few"))
+    for world in ("1", "2"):
+        agent.check(policy="coin", world=world, context={}, action=LOW)
+    until(lambda: service.metric("guardrail_decisions_written_total") == 2)
+    tell(few, "1")
+    with pytest.raises(LimitExceeded) as caught:
+        tell(few, "2")
+    assert caught.value.reason == "WORLD_QUOTA"
+    assert [w.world for w in viewer.worlds()] == ["1"]
+
+
 def test_a_quota_holds_against_many_at_once(start_service, callers):
     """Reports that are cut off go on to be written, and are counted all the same."""
     callers.add("few", "reporter", extra="limits: {worlds: 3}").add("viewer", "viewer")
@@ -504,7 +526,9 @@ def test_tokens(start_service, callers, issuer, tmp_path):
             client.policies()
 
 
-def test_callers_are_read_again_with_the_policies_or_not_at_all(start_service, callers, as_caller, policy_folder):
+def test_callers_that_are_wrong_change_nothing_and_those_that_are_right_come_into_use_whatever_the_policies_are(
+    start_service, callers, as_caller, policy_folder
+):
     callers.add("boss", "operator").add("agent", "agent")
     service = start_service(callers=callers.write())
     boss, agent = as_caller(service, "boss"), as_caller(service, "agent")
@@ -516,16 +540,12 @@ def test_callers_are_read_again_with_the_policies_or_not_at_all(start_service, c
     assert f"{callers.path}:10:" in str(caught.value)
     assert "did you mean" in str(caught.value)
     agent.check(policy="coin", world="w", context={}, action=LOW)
-    # A policy that is wrong keeps the callers, too.
+    # Whoever was taken out is kept out, whatever is wrong elsewhere.
     callers.remove("agent").write()
-    path = policy_folder / "coin" / "policy.yaml"
-    policy = path.read_text()
-    path.write_text("no policy")
-    with pytest.raises(ServiceError):
+    (policy_folder / "coin" / "policy.yaml").write_text("no policy")
+    with pytest.raises(ServiceError) as caught:
         boss.reload_policies(timeout=60)
-    agent.check(policy="coin", world="w", context={}, action=LOW)
-    path.write_text(policy)
-    boss.reload_policies(timeout=60)
+    assert caught.value.reason == "POLICY_INVALID"
     with pytest.raises(NoVerdict) as caught:
         agent.check(policy="coin", world="w", context={}, action=LOW)
     assert caught.value.reason == "CREDENTIALS_INVALID"

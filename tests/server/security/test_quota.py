@@ -5,6 +5,7 @@ import pytest
 from guardrail.errors import LimitExceeded
 from guardrail.server.security.grants import Caller
 from guardrail.server.security.quota import WorldQuota
+from guardrail.store.base import WorldRecord
 
 
 class Worlds:
@@ -14,7 +15,7 @@ class Worlds:
         self.makers = {}
 
     def head(self, policy, world):
-        return self.makers.get((policy, world))
+        return WorldRecord(policy, world, 1) if (policy, world) in self.makers else None
 
     def worlds_created_by(self, caller):
         return sum(maker == caller for maker in self.makers.values())
