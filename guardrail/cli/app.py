@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 import guardrail
-from guardrail.cli import calibration, callers, check, decision, health, keys, policy, replay, report, serve, worlds
+from guardrail.cli import (
+    audit,
+    calibration,
+    callers,
+    check,
+    decision,
+    health,
+    keys,
+    policy,
+    replay,
+    report,
+    serve,
+    worlds,
+)
 
 app = typer.Typer(
     name="guardrail",
@@ -43,6 +56,7 @@ decision.add_to(app)
 health.add_to(app)
 replay.add_to(app)
 calibration.add_to(app)
+app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(callers.app, name="callers")
 app.add_typer(keys.app, name="keys")

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from guardrail.domain import ModelHarm
 from guardrail.errors import PolicyError, Problem
-from guardrail.policy import checks, wording
-from guardrail.policy.analysis import MAX_POLICY_COST, Finding, is_numeric, list_length
+from guardrail.policy import checks, redaction, wording
+from guardrail.policy.analysis import MAX_POLICY_COST, FieldRef, Finding, fields_tested, is_numeric, list_length
 from guardrail.policy.document import Document, Route, in_order
 from guardrail.policy.expressions import CheckedExpression, Environment, Program
 from guardrail.policy.harm import harm_event, integer_event
@@ -25,7 +25,7 @@ from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
 from guardrail.policy.program_schema import ProgramSpec
 from guardrail.policy.program_source import ProgramSource, read_program
-from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec, ReportingSpec
+from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec, RedactSpec, ReportingSpec
 from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
 
@@ -63,7 +63,7 @@ def parse_policy(text: str, path: str = "policy.yaml", *, folder: Path | None = 
     return Policy(spec, text, path, revision(spec, digest), draft.harm, names, programs, draft.program)
 
 
-_WHAT_HOLDS_ANYWAY: Final = {"reporting": ReportingSpec(), "mode": "enforce"}
+_WHAT_HOLDS_ANYWAY: Final = {"reporting": ReportingSpec(), "mode": "enforce", "redact": RedactSpec()}
 """Saying it makes no other policy, and data logged before policies could say it stays under its revision."""
 
 
@@ -105,6 +105,7 @@ class _Draft:
     harm_program: Program | None = None
     program: ProgramSource | None = None
     costs: dict[Route, float] = field(default_factory=dict)
+    used: dict[Route, frozenset[FieldRef]] = field(default_factory=dict)
     data: dict[Any, Any] = field(default_factory=dict)
 
     def check(self) -> PolicySpec | None:
@@ -116,6 +117,7 @@ class _Draft:
         if self.environment is not None:
             self._check_expressions(self.environment)
         self._check_harm()
+        self._check_redaction()
         self._read_program()
         self.problems.extend(checks.problems(self._parts()))
         return spec if not self.problems else None
@@ -178,6 +180,7 @@ class _Draft:
         checked = environment.check(text)
         if isinstance(checked, CheckedExpression):
             self.costs[route] = checked.cost
+            self.used[route] = checked.reads | fields_tested(checked.tree, environment.inputs)
             return checked
         for finding in checked:
             self._inside(route, finding)
@@ -228,6 +231,12 @@ class _Draft:
             self.harm = ModelHarm()
         else:
             self._at((), "field 'harm' is missing; add it (only a program can have a site of that name instead)")
+
+    def _check_redaction(self) -> None:
+        redact = self.sections["redact"]
+        if redact is not None and self.environment is not None:
+            for route, message in redaction.problems(redact, self.environment.inputs, self.used):
+                self._at(route, message)
 
     def _read_program(self) -> None:
         family = self.sections["hypotheses"]
@@ -300,8 +309,8 @@ def _programs(draft: _Draft, spec: PolicySpec) -> Programs:
         outputs.append(draft.category.program.text)
     rules = tuple(draft.rules)
     return Programs(
-        context=FieldReader("context", environment.inputs["context"]),
-        action=FieldReader("action", environment.inputs["action"]),
+        context=FieldReader("context", environment.inputs["context"], spec.redact.context),
+        action=FieldReader("action", environment.inputs["action"], spec.redact.action),
         features=features,
         category=draft.category,
         rules=rules,

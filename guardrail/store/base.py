@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from guardrail.receipts import Chain, Receipt
+
 
 @dataclass(frozen=True, slots=True)
 class NewObservation:
@@ -231,11 +233,24 @@ class Store(Protocol):
         """Append decisions in one transaction that is durable when this returns.
 
         Must: leave a decision that is there with equal content as it is, so that a batch whose
-        fate is unknown may be appended again.
+        fate is unknown may be appended again; continue the chain of this store by the others, without gaps and in
+        the same transaction (see `guardrail.receipts`); refuse if the chain does not end where this store left it.
 
         :raises StoreError: if the transaction failed, an id is used with other content, or a decision names a
             log that was never started; nothing was written.
         """
+        ...
+
+    def chains(self) -> list[Chain]:
+        """The chains of every store that wrote decisions here, sorted by id.
+
+        :raises StoreCorrupt: if a record is damaged.
+        """
+        ...
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Receipts of all decisions, damaged ones too: first of those without a place in a chain, in one order,
+        then by chain and position."""
         ...
 
     def record_policy(self, name: str, revision: str, document: str) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_REVISION = "guardrail_0002"
+SCHEMA_REVISION = "guardrail_0005"
 """The newest migration."""
 
 VERSION_TABLE = "guardrail_schema"
@@ -95,9 +95,26 @@ decisions = Table(
     Column("verdict", Text, nullable=False),
     Column("decided_at", Double, nullable=False),
     Column("checksum", LargeBinary, nullable=False),
+    Column("chain", _Name),
+    Column("position", BigInteger),
+    Column("link", LargeBinary),
+    Column("signature", LargeBinary),
     UniqueConstraint("decision_id", name="uq_decisions_id"),
+    Index("uq_decisions_position", "chain", "position", unique=True),
     Index("ix_decisions_order", "world_id", "policy_revision", "posterior_revision", "decided_at", "id"),
 )
+
+chains = Table(
+    "chains",
+    metadata,
+    Column("chain", _Name, primary_key=True),
+    Column("opened_at", Double, nullable=False),
+    Column("public_key", LargeBinary),
+    Column("head_position", BigInteger, nullable=False),
+    Column("head_link", LargeBinary, nullable=False),
+    Column("head_signature", LargeBinary),
+)
+"""One row for each store that ever wrote decisions: where its chain of them ends."""
 
 snapshots = Table(
     "snapshots",
