@@ -16,6 +16,9 @@ COMMANDS = [
     ["health"],
     ["replay"],
     ["calibration"],
+    ["audit", "verify"],
+    ["audit", "head"],
+    ["audit", "export"],
     ["policy", "lint"],
     ["policy", "test"],
     ["policy", "schema"],
@@ -25,6 +28,7 @@ COMMANDS = [
     ["policy", "reload"],
     ["callers", "check"],
     ["keys", "new"],
+    ["keys", "signing"],
 ]
 
 
