@@ -108,6 +108,8 @@ class ExportedLog:
             raise StoreCorrupt(f"{path}, line {number}: is no export of `guardrail audit export`")
         self.policy, self.world = first.get("policy"), first.get("world")
         self._chains = [self._chain(*line) for line in _lines(path) if line[1].get("kind") == "chain"]
+        if len({chain.chain for chain in self._chains}) < len(self._chains):
+            raise StoreCorrupt(f"{path}: tells a chain twice")
 
     def chains(self) -> list[Chain]:
         """The chains, as the file tells them."""
@@ -128,8 +130,8 @@ class ExportedLog:
                 yield self._receipt(number, line)
             elif kind == "end":
                 end = line.get("decisions")
-            elif kind not in ("export", "chain"):
-                raise StoreCorrupt(f"{self._path}, line {number}: is of no known kind")
+            elif number != 1 and (kind != "chain" or read):
+                raise StoreCorrupt(f"{self._path}, line {number}: is of no kind that may stand here")
         if end != read or isinstance(end, bool):
             said = "the line that counts them is not there" if end is None else f"its last line says {end}"
             raise StoreCorrupt(f"{self._path}: holds {read} decisions, and {said}: it was cut or changed")
