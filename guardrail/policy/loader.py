@@ -25,7 +25,15 @@ from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
 from guardrail.policy.program_schema import ProgramSpec
 from guardrail.policy.program_source import ProgramSource, read_program
-from guardrail.policy.schema import FieldDeclaration, FieldSpec, Outcome, PolicySpec, RedactSpec, ReportingSpec
+from guardrail.policy.schema import (
+    EscalationSpec,
+    FieldDeclaration,
+    FieldSpec,
+    Outcome,
+    PolicySpec,
+    RedactSpec,
+    ReportingSpec,
+)
 from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
 
@@ -63,16 +71,24 @@ def parse_policy(text: str, path: str = "policy.yaml", *, folder: Path | None = 
     return Policy(spec, text, path, revision(spec, digest), draft.harm, names, programs, draft.program)
 
 
-_WHAT_HOLDS_ANYWAY: Final = {"reporting": ReportingSpec(), "mode": "enforce", "redact": RedactSpec()}
+_WHAT_HOLDS_ANYWAY: Final[dict[tuple[str, ...], object]] = {
+    ("reporting",): ReportingSpec(),
+    ("mode",): "enforce",
+    ("decision", "escalation"): EscalationSpec(),
+    ("redact",): RedactSpec(),
+}
 """Saying it makes no other policy, and data logged before policies could say it stays under its revision."""
 
 
 def revision(spec: PolicySpec, program: str | None = None) -> str:
     """SHA-256 (hexadecimal) of the canonical JSON of a validated policy, and of its program's digest if it has one."""
     plain = spec.model_dump(by_alias=True)
-    for name, default in _WHAT_HOLDS_ANYWAY.items():
-        if getattr(spec, name) == default:
-            del plain[name]
+    for (*sections, name), default in _WHAT_HOLDS_ANYWAY.items():
+        owner, part = plain, spec
+        for section in sections:
+            owner, part = owner[section], getattr(part, section)
+        if getattr(part, name) == default:
+            del owner[name]
     text = json.dumps(_canonical(plain), sort_keys=True, separators=(",", ":"))
     if program is not None:
         text += program

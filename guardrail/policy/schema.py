@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from guardrail.policy.durations import Duration
 from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov, IntegerOutcomeSpec, NormalSpec
 from guardrail.policy.program_schema import NumpyroProgram, PyroProgram
 from guardrail.policy.schema_base import (
@@ -222,6 +223,16 @@ class OutcomeSpec(Model):
 Outcome: TypeAlias = Annotated[OutcomeSpec | IntegerOutcomeSpec, Field(discriminator="type")]
 
 
+class EscalationSpec(Model):
+    """How long a person may take over an escalated action."""
+
+    expires: Duration = Field(
+        "15m",
+        validate_default=True,
+        description="after this an escalated action can be neither approved nor carried out: 90s, 15m, 24h or 7d",
+    )
+
+
 class DecisionSpec(Model):
     """Thresholds on the harm bound."""
 
@@ -229,6 +240,7 @@ class DecisionSpec(Model):
     escalate_above: Probability | None = Field(
         None, description="escalate when the harm bound exceeds this; below reject_above"
     )
+    escalation: EscalationSpec = EscalationSpec()
 
 
 class RuleSpec(Model):
