@@ -34,7 +34,7 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/python
 
 # What tests and linters need besides.
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[server,sim,models,torch,postgres,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[server,sim,models,torch,postgres,otel,dev]'
 	@touch $(VENV)/.installed-run $@
 
 demo: $(VENV)/.installed-run

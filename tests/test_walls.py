@@ -121,9 +121,9 @@ def test_the_client_is_thin(graph):
     integrations = graph.room("client.integrations")
     modules, packages = graph.reach(graph.room("client") - integrations)
     assert not modules & integrations
-    assert packages <= {"google", "grpc", "grpc_status"}
+    assert packages <= {"google", "grpc", "grpc_status", "opentelemetry"}
     modules, packages = graph.reach(graph.room("client"))
-    assert packages <= {"google", "grpc", "grpc_status", "gymnasium"}
+    assert packages <= {"google", "grpc", "grpc_status", "gymnasium", "opentelemetry"}
     assert not modules & graph.room("server", "store", "policy", *NUMERIC_ROOMS)
 
 
@@ -191,8 +191,8 @@ def test_importing_the_package_loads_next_to_nothing():
 def test_the_clients_load_grpc_and_no_numerics():
     modules = loaded_by("import guardrail; guardrail.Client, guardrail.AsyncClient, guardrail.NoVerdict")
     assert "grpc" in modules
-    assert not modules & HEAVY
-    assert rooms(modules) == {"canonical", "client", "domain", "errors", "v1", "wire"}
+    assert not modules & (HEAVY | {"opentelemetry"})
+    assert rooms(modules) == {"canonical", "client", "domain", "errors", "spans", "v1", "wire"}
 
 
 def test_the_plain_nouns_load_neither_grpc_nor_numerics():

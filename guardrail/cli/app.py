@@ -19,6 +19,7 @@ from guardrail.cli import (
     replay,
     report,
     serve,
+    top,
     worlds,
 )
 
@@ -54,6 +55,7 @@ report.add_to(app)
 app.add_typer(worlds.app, name="worlds")
 decision.add_to(app)
 health.add_to(app)
+top.add_to(app)
 replay.add_to(app)
 calibration.add_to(app)
 app.add_typer(audit.app, name="audit")

@@ -10,6 +10,8 @@ from guardrail.cli.connection import TlsCa, TlsCert, TlsKey, tls_of
 from guardrail.cli.console import DEFAULT_TARGET, AsJson, Deadline, ExitCode, emit
 
 if TYPE_CHECKING:
+    import grpc
+
     from guardrail.client.access import Tls
 
 MESSAGES = {
@@ -49,7 +51,8 @@ def health(
             raise typer.BadParameter("--service and TLS go with grpc.health.v1: give HOST:PORT")
         status, detail = _ask_http(target, deadline)
     else:
-        status, detail = _ask(target, service, deadline, tls_of(tls_ca, tls_cert, tls_key))
+        with open_channel(target, tls_of(tls_ca, tls_cert, tls_key)) as channel:
+            status, detail = ask(channel, service, deadline)
     if as_json:
         emit({"target": target, "service": service, "status": status, "detail": detail})
     else:
@@ -60,24 +63,36 @@ def health(
     raise typer.Exit(ExitCode.OK if status == "SERVING" else ExitCode.NO)
 
 
-def _ask(target: str, service: str, deadline: float, tls: Tls | None) -> tuple[str, str]:
-    """The status, and what there is to say about it."""
+def open_channel(target: str, tls: Tls | None) -> grpc.Channel:
+    """A channel that finds a service that restarts again within about a second.
+
+    :raises typer.BadParameter: if a certificate cannot be read.
+    """
+    import grpc
+
+    from guardrail.client._call import CHANNEL_OPTIONS
+
+    if tls is None:
+        return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+    try:
+        return grpc.secure_channel(target, tls.credentials(), options=CHANNEL_OPTIONS)
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def ask(channel: grpc.Channel, service: str, deadline: float) -> tuple[str, str]:
+    """The status of a name, a key of MESSAGES, and what there is to say about it."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     try:
-        credentials = None if tls is None else tls.credentials()
-    except OSError as error:
-        raise typer.BadParameter(str(error)) from error
-    with grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials) as channel:
-        try:
-            request = health_pb2.HealthCheckRequest(service=service)
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=deadline)
-        except grpc.RpcError as error:
-            code = error.code()
-            if code is grpc.StatusCode.NOT_FOUND:
-                return "SERVICE_UNKNOWN", error.details() or ""
-            return "UNREACHABLE", f"{code.name}: {error.details()}"
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=deadline)
+    except grpc.RpcError as error:
+        code = error.code()
+        if code is grpc.StatusCode.NOT_FOUND:
+            return "SERVICE_UNKNOWN", error.details() or ""
+        return "UNREACHABLE", f"{code.name}: {error.details()}"
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     return "SERVING" if serving else "NOT_SERVING", ""
 

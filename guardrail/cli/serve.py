@@ -86,6 +86,13 @@ def serve(
     reflection: Annotated[
         bool, typer.Option("--reflection", help="Answer gRPC reflection: anybody may read the contract.")
     ] = False,
+    traces: Annotated[
+        bool,
+        typer.Option("--traces", help="Send OpenTelemetry spans by OTLP over gRPC, as the environment's OTEL_* say."),
+    ] = False,
+    log_decisions: Annotated[
+        bool, typer.Option("--log-decisions", help="One log line for each decision, without context and action.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C, then drain it.
@@ -114,6 +121,8 @@ def serve(
         "client_ca": client_ca,
         "signing_key": signing_key,
         "reflection": reflection or None,
+        "traces": traces or None,
+        "log_decisions": log_decisions or None,
     }
     settings = _settings(listen, policies, store, {name: value for name, value in given.items() if value is not None})
 

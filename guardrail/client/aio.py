@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 import grpc
 import grpc.aio
 
-from guardrail.client import _shared
+from guardrail.client import _shared, _tracing
 from guardrail.client._call import DEFAULT_TIMEOUT, Call, Metadata, seconds
 from guardrail.client._failures import from_call
 from guardrail.client._guarded import Guarded, dress, kind_of, refuse, require_accept, unreported
@@ -115,13 +115,20 @@ class AsyncClient:
         return self._channel
 
     async def _run(self, call: Call[T], timeout: float | None = None) -> T:
+        tracer = _tracing.tracer()
+        if tracer is None:
+            return await self._send(call, timeout)
+        with _tracing.traced(tracer, call) as span:
+            return span.tell(await self._send(call, timeout, span.headers))
+
+    async def _send(self, call: Call[T], timeout: float | None, headers: Metadata = ()) -> T:
         limit = self._timeout if timeout is None else seconds(timeout)
         if self._closed:
             raise call.closed()
         send = self._methods.get(call.path)
         if send is None:
             send = self._methods[call.path] = self._open().unary_unary(call.path, call.serialize, None)
-        metadata = self._access.headers(call)
+        metadata = (*self._access.headers(call), *headers)
         try:
             reply: bytes = await send(call.request, timeout=limit, metadata=metadata)
         except grpc.aio.AioRpcError as error:

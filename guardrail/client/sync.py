@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import grpc
 
-from guardrail.client import _shared
+from guardrail.client import _shared, _tracing
 from guardrail.client._call import DEFAULT_TIMEOUT, Call, Metadata, seconds
 from guardrail.client._failures import from_call
 from guardrail.client._guarded import Guarded, dress, kind_of, refuse, require_accept, unreported
@@ -104,13 +104,20 @@ class Client:
         self.close()
 
     def _run(self, call: Call[T], timeout: float | None = None) -> T:
+        tracer = _tracing.tracer()
+        if tracer is None:
+            return self._send(call, timeout)
+        with _tracing.traced(tracer, call) as span:
+            return span.tell(self._send(call, timeout, span.headers))
+
+    def _send(self, call: Call[T], timeout: float | None, headers: Metadata = ()) -> T:
         limit = self._timeout if timeout is None else seconds(timeout)
         if self._closed.is_set():
             raise call.closed()
         send = self._methods.get(call.path)
         if send is None:
             send = self._methods[call.path] = self._channel.unary_unary(call.path, call.serialize, None)
-        metadata = self._access.headers(call)
+        metadata = (*self._access.headers(call), *headers)
         try:
             reply: bytes = send(call.request, timeout=limit, metadata=metadata)
         except grpc.RpcError as error:

@@ -27,6 +27,14 @@ class Watch:
     def __iter__(self) -> Iterator[LoggedDecision]:
         return self
 
+    def begin(self) -> bool:
+        """Wait until decisions from here on reach this stream; False if it has ended already.
+
+        What is decided before the service has taken up the stream is not in it.
+        """
+        self._stream.initial_metadata()
+        return bool(self._stream.is_active())
+
     def __next__(self) -> LoggedDecision:
         try:
             return self._call.finish(next(self._stream))
@@ -55,6 +63,14 @@ class AsyncWatch:
 
     def __aiter__(self) -> AsyncIterator[LoggedDecision]:
         return self
+
+    async def begin(self) -> bool:
+        """Wait until decisions from here on reach this stream; False if it has ended already.
+
+        What is decided before the service has taken up the stream is not in it.
+        """
+        await self._stream.initial_metadata()
+        return not self._stream.done()
 
     async def __anext__(self) -> LoggedDecision:
         try:

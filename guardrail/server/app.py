@@ -31,6 +31,7 @@ from guardrail.server.security.start import secure
 from guardrail.server.service import Service
 from guardrail.server.servicer import Servicer, UnknownMethods, generic_handler
 from guardrail.server.settings import ServerSettings
+from guardrail.server.tracing import start_tracing
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 from guardrail.store import open_store
@@ -63,11 +64,17 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
     :raises SecurityInvalid: if the security settings are partial, or a file that they name is wrong.
     :raises PolicyError: if a policy is wrong.
     :raises StoreError: if the store cannot be opened.
-    :raises NotServing: if the address cannot be bound.
+    :raises MissingExtra: if traces are to be sent and OpenTelemetry is not installed.
+    :raises NotServing: if the address cannot be bound, or the settings of traces are wrong.
     """
     security = await asyncio.to_thread(secure, settings)
     configure_jax(settings.kernel_folder)
     async with contextlib.AsyncExitStack() as stack:
+        tracer = None
+        if settings.traces:
+            provider = start_tracing()
+            stack.push_async_callback(asyncio.to_thread, provider.shutdown)
+            tracer = provider.get_tracer("guardrail.server")
         metrics = Metrics()
         exposition = None
         if settings.metrics_listen is not None:
@@ -83,6 +90,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
             metrics,
             max_waiting_reports=settings.max_waiting_reports,
             max_unwritten_decisions=settings.max_unwritten_decisions,
+            log_decisions=settings.log_decisions,
         )
         stack.push_async_callback(asyncio.to_thread, writer.close)
         kernel = KernelThread(settings.max_check_wait_seconds)
@@ -94,7 +102,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         stack.push_async_callback(following.close)
         door = Door(settings.max_checks_in_flight)
         service = Service(registry, writer, store, watchers, following, metrics)
-        servicer = Servicer(service, security.gate, metrics, door)
+        servicer = Servicer(service, security.gate, metrics, door, tracer)
         read_gauges(metrics, door, registry, writer, watchers, following)
 
         def look() -> States:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from google.protobuf.message import DecodeError
 
 from guardrail.errors import InvalidInput
@@ -27,4 +28,6 @@ def admit(gate: Gate, caller: Caller, rpc: str, data: bytes) -> Any:
     violations = contract.validate(request)
     if violations:
         raise InvalidInput("; ".join(violations), "INVALID_REQUEST")
+    if policy := getattr(request, "policy", ""):
+        structlog.contextvars.bind_contextvars(policy=policy)  # each call runs in a context of its own
     return request

@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Guarantee, HarmBound, JsonObject, JsonValue, PosteriorSummary, Verdict
 from guardrail.errors import (
@@ -22,6 +24,7 @@ from guardrail.errors import (
 from guardrail.guard import STALE, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
+from guardrail.server import tracing
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.registry import LoadedPolicy, Registry
@@ -132,13 +135,15 @@ class Service:
         kept_context = judge.policy.kept_context(context)
         for action, check, bound in zip(actions, prepared, bounds, strict=True):
             verdict = judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
-            decision = LoggedDecision(
-                verdict, kept_context, judge.policy.kept_action(action), now, caller.name, generation
-            )
+            if len(actions) == 1:
+                structlog.contextvars.bind_contextvars(decision_id=verdict.decision_id)
+            kept_action = judge.policy.kept_action(action)
+            decision = LoggedDecision(verdict, kept_context, kept_action, now, caller.name, generation)
             self._writer.log_decision(decision)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
             verdicts.append(verdict)
+        tracing.decided(policy, verdicts)
         return verdicts
 
     async def _bounds(
@@ -160,7 +165,8 @@ class Service:
         policy = loaded.judge.policy.name
         for _ in range(ATTEMPTS):
             asked = self._registry.world(loaded, world_id)
-            bounds, revision = await asked.bounds(prepared, deadline, expires)
+            with tracing.part("guardrail.kernel"):
+                bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
                 return bounds, revision, asked.log_generation
             if self._following.shared:
@@ -223,7 +229,8 @@ class Service:
         commit = self._writer.append(new, take_up)
         loaded.in_flight.add(commit)
         commit.add_done_callback(loaded.in_flight.discard)
-        results = await asyncio.shield(commit)
+        with tracing.part("guardrail.store.append"):
+            results = await asyncio.shield(commit)
         await self._require_taken_up(policy, world_id, results)
         for result in results:
             kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,7 +16,7 @@ import structlog
 from guardrail.domain import Decision, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
-from guardrail.server import contract
+from guardrail.server import contract, tracing
 from guardrail.server.admission import Door
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
@@ -35,6 +35,9 @@ from guardrail.wire import (
     value_to_plain,
     verdict_to_proto,
 )
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 log = structlog.get_logger()
 
@@ -59,11 +62,12 @@ def unary(
         started = time.perf_counter()
         try:
             caller = self._gate.enter(name, context)
-            if is_check:  # whether there is room comes before the work of reading the request
-                with self._door:
+            with tracing.rpc(self._tracer, name, context):
+                if is_check:  # whether there is room comes before the work of reading the request
+                    with self._door:
+                        reply = await method(self, admit(self._gate, caller, name, data), context, caller)
+                else:
                     reply = await method(self, admit(self._gate, caller, name, data), context, caller)
-            else:
-                reply = await method(self, admit(self._gate, caller, name, data), context, caller)
         except asyncio.CancelledError:
             if is_check:
                 self.metrics.no_verdict(_why_gone(context))
@@ -111,8 +115,11 @@ def _deadlines(context: Context) -> tuple[float | None, float | None]:
 class Servicer:
     """The RPCs of `guardrail.v1.GuardrailService`."""
 
-    def __init__(self, service: Service, gate: Gate, metrics: Metrics, door: Door) -> None:
+    def __init__(
+        self, service: Service, gate: Gate, metrics: Metrics, door: Door, tracer: Tracer | None = None
+    ) -> None:
         self._service = service
+        self._tracer = tracer
         self._gate = gate
         self._door = door
         self.metrics = metrics

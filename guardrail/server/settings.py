@@ -96,6 +96,8 @@ class ServerSettings(BaseModel):
     signing_key: Path | None = Field(
         None, description="Ed25519 private key, PEM, that signs the decision log; it is chained and unsigned if unset"
     )
+    traces: bool = Field(False, description="send OpenTelemetry spans, as the environment's OTEL_* say")
+    log_decisions: bool = Field(False, description="one log line for each decision, once it is durable")
     reflection: bool = Field(False, description="whether the contract can be asked for over gRPC reflection")
 
     @field_validator("listen")

@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 import structlog
 
 from guardrail.errors import DecisionLogUnavailable, GuardrailError, StoreError
+from guardrail.server import tracing
 from guardrail.server.admission import overloaded
+from guardrail.server.decision_lines import tell
 from guardrail.server.metrics import Metrics
 from guardrail.server.stalls import Busy
 from guardrail.store.base import Appended, NewObservation, Store
@@ -64,12 +66,19 @@ class Writer:
     """Serialises every write. Call it from the event loop only."""
 
     def __init__(
-        self, store: Store, metrics: Metrics, *, max_waiting_reports: int, max_unwritten_decisions: int
+        self,
+        store: Store,
+        metrics: Metrics,
+        *,
+        max_waiting_reports: int,
+        max_unwritten_decisions: int,
+        log_decisions: bool = False,
     ) -> None:
         self._store = store
         self._metrics = metrics
         self._max_reports = max_waiting_reports
         self._max_decisions = max_unwritten_decisions
+        self._log_decisions = log_decisions
         self._loop = asyncio.get_running_loop()
         self._queues = _Queues()
         self._taken = _Queues()
@@ -141,7 +150,8 @@ class Writer:
             self._require_alive()
             self._queues.jobs.append(_Job(work, future))
             self._rouse()
-        return await asyncio.shield(future)
+        with tracing.part("guardrail.store.transaction"):
+            return await asyncio.shield(future)
 
     def require_log(self) -> None:
         """Refuse a check whose decision could not be logged.
@@ -324,6 +334,8 @@ class Writer:
             log.info("decision_log_recovered")
         self._log_failure = None
         self._store_answered()
+        if self._log_decisions:
+            tell(batch)
         return True
 
 

@@ -14,6 +14,7 @@ COMMANDS = [
     ["worlds", "reset"],
     ["decision"],
     ["health"],
+    ["top"],
     ["replay"],
     ["calibration"],
     ["audit", "verify"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+import guardrail
 from guardrail import Decision, GuaranteeKind, Guard, InvalidInput, NoVerdict, Report
 from guardrail.domain import ReasonCode
 from guardrail.errors import DecisionNotFound, PolicyNotFound, ReportConflict, ServiceError, WorldNotFound
@@ -273,3 +275,43 @@ def test_a_restart_continues_where_it_stopped(start_service):
     with start_service().client() as client:
         after = check(client)
     assert comparable(after) == comparable(before)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_stream_that_has_begun_misses_nothing(service, client, kind):
+    def decide():
+        return client.check(policy="coin", world="w", context={}, action={"kind": "low"}).decision_id
+
+    async def watch():
+        async with guardrail.AsyncClient(f"127.0.0.1:{service.port}") as other, other.watch() as stream:
+            begun = await stream.begin()
+            return begun, await asyncio.to_thread(decide), (await anext(stream)).verdict.decision_id
+
+    if kind == "async":
+        begun, decided, seen = asyncio.run(watch())
+    else:
+        with client.watch() as stream:
+            begun, decided, seen = stream.begin(), decide(), next(stream).verdict.decision_id
+    assert begun
+    assert seen == decided
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_stream_from_nowhere_does_not_begin(kind):
+    nowhere = "127.0.0.1:1"
+
+    async def watch():
+        async with guardrail.AsyncClient(nowhere) as client, client.watch() as stream:
+            begun = await stream.begin()
+            with pytest.raises(guardrail.errors.ServiceError):
+                await anext(stream)
+            return begun
+
+    if kind == "async":
+        assert not asyncio.run(watch())
+        return
+    with guardrail.Client(nowhere) as client, client.watch() as stream:
+        begun = stream.begin()
+        with pytest.raises(guardrail.errors.ServiceError):
+            next(stream)
+        assert not begun
