@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from guardrail.errors import GuardrailError, InvalidInput, PolicyError
 from guardrail.policy import parse_policy
 from guardrail.policy.memory_schema import HiddenMarkov
+from guardrail.policy.redaction import same_where_kept
 from guardrail.records import verdict_from_dict
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _joined(report: ObservationRecord, record: DecisionRecord, policy: Policy | 
         return Unusable(record, "RECORD_UNREADABLE", f"{record.decision_id}: {type(error).__name__}: {error}")
     if isinstance(policy, str):
         return Unusable(record, "POLICY_UNKNOWN", policy)
-    misfit = _misfit(report, verdict, policy, same_action=promised == carried_out)
+    same_action = all(same_where_kept(promised[name], carried_out[name]) for name in promised)
+    misfit = _misfit(report, verdict, policy, same_action=same_action)
     if misfit is not None:
         code, message = misfit
         return Unusable(record, code, f"report {report.sequence} ({record.decision_id}) {message}")

@@ -9,6 +9,7 @@ import typer
 import guardrail
 from guardrail.cli import (
     approvals,
+    audit,
     calibration,
     callers,
     check,
@@ -61,6 +62,7 @@ health.add_to(app)
 top.add_to(app)
 replay.add_to(app)
 calibration.add_to(app)
+app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(callers.app, name="callers")
 app.add_typer(keys.app, name="keys")

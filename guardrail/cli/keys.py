@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from guardrail.cli.console import AsJson, emit
+from guardrail.cli.console import AsJson, emit, errors
 
-app = typer.Typer(help="Keys with which callers show who they are.", no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(
+    help="Keys: with which callers show who they are, and which sign the decision log.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 
 @app.callback()
 def keys() -> None:
-    """Keys with which callers show who they are."""
+    """Keys: with which callers show who they are, and which sign the decision log."""
 
 
 @app.command(epilog="Example: guardrail keys new")
@@ -28,3 +35,23 @@ def new(as_json: AsJson = False) -> None:
         return
     typer.echo(f"key, for the caller:         {key}")
     typer.echo(f"hash, for the callers file:  {hash_line(key)}")
+
+
+@app.command(epilog="Example: guardrail keys signing /etc/guardrail/signing.pem > signing-public.pem")
+def signing(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to keep the private key; a new file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make the key with which `guardrail serve --signing-key FILE` signs the decision log, and show its public key.
+
+    The file is readable by its owner only. Keep the public key where those who write to the store cannot change it:
+    `guardrail audit verify --public-key` takes it.
+    """
+    with errors(as_json):
+        from guardrail.signing import public_pem, write_private_key
+
+        public = public_pem(write_private_key(file))
+    if as_json:
+        emit({"file": str(file), "public_key": public})
+    else:
+        typer.echo(public, nl=False)

@@ -80,6 +80,9 @@ def serve(
     client_ca: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ask every client for a certificate that this CA signed, PEM.")
     ] = None,
+    signing_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Sign the decision log with this Ed25519 private key, PEM.")
+    ] = None,
     reflection: Annotated[
         bool, typer.Option("--reflection", help="Answer gRPC reflection: anybody may read the contract.")
     ] = False,
@@ -116,6 +119,7 @@ def serve(
         "tls_certificate": tls_certificate,
         "tls_key": tls_key,
         "client_ca": client_ca,
+        "signing_key": signing_key,
         "reflection": reflection or None,
         "traces": traces or None,
         "log_decisions": log_decisions or None,

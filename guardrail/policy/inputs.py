@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from guardrail.errors import InvalidInput
@@ -27,13 +27,18 @@ class _MisfitError(Exception):
 
 
 class FieldReader:
-    """Checks one input (a context or an action) against its declared fields."""
+    """Checks one input (a context or an action) against its declared fields.
+
+    Of redacted ones it only takes note that they are there, as it can from a log.
+    """
 
     __slots__ = ("_owner", "_readers", "required")
 
-    def __init__(self, owner: str, fields: Mapping[str, FieldSpec]) -> None:
+    def __init__(self, owner: str, fields: Mapping[str, FieldSpec], redacted: Collection[str] = ()) -> None:
         self._owner = owner
-        self._readers: dict[str, _Reader] = {name: _reader(spec) for name, spec in fields.items()}
+        self._readers: dict[str, _Reader] = {
+            name: _read_presence if name in redacted else _reader(spec) for name, spec in fields.items()
+        }
         self.required = frozenset(name for name, spec in fields.items() if not spec.optional)
 
     def read(self, values: JsonObject) -> dict[str, Any]:
@@ -101,6 +106,10 @@ def _reader(spec: FieldSpec) -> _Reader:
 
         return read_list
     return {"number": _read_number, "integer": _read_integer, "bool": _read_bool, "string": _read_string}[spec.type]
+
+
+def _read_presence(value: Any) -> bool:
+    return True
 
 
 def _read_number(value: Any) -> float:

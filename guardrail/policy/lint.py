@@ -136,6 +136,8 @@ def _fields(policy: Policy, document: Document) -> Iterator[Problem]:
     tested = {reference for expression in expressions for reference in fields_tested(expression.tree, declared)}
     for owner, fields in inputs.items():
         for name, declaration in fields.items():
+            if name in getattr(policy.spec.redact, owner):
+                continue
             if (owner, name) not in read | tested:
                 message = f"{owner}.{name} is declared but nothing uses it; it is only logged"
                 yield document.key_problem((owner, name), message)

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from guardrail.domain import ModelHarm
 from guardrail.errors import PolicyError, Problem
-from guardrail.policy import checks, wording
-from guardrail.policy.analysis import MAX_POLICY_COST, Finding, is_numeric, list_length
+from guardrail.policy import checks, redaction, wording
+from guardrail.policy.analysis import MAX_POLICY_COST, FieldRef, Finding, fields_tested, is_numeric, list_length
 from guardrail.policy.document import Document, Route, in_order
 from guardrail.policy.expressions import CheckedExpression, Environment, Program
 from guardrail.policy.harm import harm_event, integer_event
@@ -25,7 +25,15 @@ from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
 from guardrail.policy.program_schema import ProgramSpec
 from guardrail.policy.program_source import ProgramSource, read_program
-from guardrail.policy.schema import EscalationSpec, FieldDeclaration, FieldSpec, Outcome, PolicySpec, ReportingSpec
+from guardrail.policy.schema import (
+    EscalationSpec,
+    FieldDeclaration,
+    FieldSpec,
+    Outcome,
+    PolicySpec,
+    RedactSpec,
+    ReportingSpec,
+)
 from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
 
@@ -68,6 +76,7 @@ _WHAT_HOLDS_ANYWAY: Final[dict[tuple[str, ...], object]] = {
     ("mode",): "enforce",
     ("decision", "escalation"): EscalationSpec(),
     ("decision", "budget"): None,
+    ("redact",): RedactSpec(),
 }
 """Saying it makes no other policy, and data logged before policies could say it stays under its revision."""
 
@@ -113,6 +122,7 @@ class _Draft:
     harm_program: Program | None = None
     program: ProgramSource | None = None
     costs: dict[Route, float] = field(default_factory=dict)
+    used: dict[Route, frozenset[FieldRef]] = field(default_factory=dict)
     data: dict[Any, Any] = field(default_factory=dict)
 
     def check(self) -> PolicySpec | None:
@@ -124,6 +134,7 @@ class _Draft:
         if self.environment is not None:
             self._check_expressions(self.environment)
         self._check_harm()
+        self._check_redaction()
         self._read_program()
         self.problems.extend(checks.problems(self._parts()))
         return spec if not self.problems else None
@@ -186,6 +197,7 @@ class _Draft:
         checked = environment.check(text)
         if isinstance(checked, CheckedExpression):
             self.costs[route] = checked.cost
+            self.used[route] = checked.reads | fields_tested(checked.tree, environment.inputs)
             return checked
         for finding in checked:
             self._inside(route, finding)
@@ -236,6 +248,12 @@ class _Draft:
             self.harm = ModelHarm()
         else:
             self._at((), "field 'harm' is missing; add it (only a program can have a site of that name instead)")
+
+    def _check_redaction(self) -> None:
+        redact = self.sections["redact"]
+        if redact is not None and self.environment is not None:
+            for route, message in redaction.problems(redact, self.environment.inputs, self.used):
+                self._at(route, message)
 
     def _read_program(self) -> None:
         family = self.sections["hypotheses"]
@@ -308,8 +326,8 @@ def _programs(draft: _Draft, spec: PolicySpec) -> Programs:
         outputs.append(draft.category.program.text)
     rules = tuple(draft.rules)
     return Programs(
-        context=FieldReader("context", environment.inputs["context"]),
-        action=FieldReader("action", environment.inputs["action"]),
+        context=FieldReader("context", environment.inputs["context"], spec.redact.context),
+        action=FieldReader("action", environment.inputs["action"], spec.redact.action),
         features=features,
         category=draft.category,
         rules=rules,

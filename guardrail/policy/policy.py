@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from guardrail.errors import InvalidInput
 from guardrail.policy.expressions import CheckedExpression, EvaluationError, Program
 from guardrail.policy.inputs import FieldReader, read_outcome
+from guardrail.policy.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from guardrail.domain import HarmEvent, JsonObject
     from guardrail.policy.analysis import FieldRef
@@ -156,6 +157,18 @@ class Policy:
             INPUT_TOO_LARGE (a string, a list or the number of fields).
         """
         return Inputs(self.programs.context.read(context), self.programs.action.read(action))
+
+    def kept_context(self, context: JsonObject) -> JsonObject:
+        """A context as it may be logged and told: a mark stands for each redacted value (see `policy.redaction`)."""
+        return self._kept(context, self.spec.redact.context, self.spec.context)
+
+    def kept_action(self, action: JsonObject) -> JsonObject:
+        """An action as it may be logged and told; as `kept_context`."""
+        return self._kept(action, self.spec.redact.action, self.spec.action)
+
+    def _kept(self, values: JsonObject, names: Collection[str], declared: Collection[str]) -> JsonObject:
+        redact = self.spec.redact
+        return redacted(values, names, declared) if redact.context or redact.action else values
 
     def match_rule(self, inputs: Inputs) -> MatchedRule | None:
         """The first rule that matches; None if none does.

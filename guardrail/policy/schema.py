@@ -267,6 +267,20 @@ class ReportingSpec(Model):
     )
 
 
+class RedactSpec(Model):
+    """Fields whose values are kept nowhere: not in a log, and not with those who watch.
+
+    No expression may read them, so their values are not looked at either, whatever their type.
+    """
+
+    context: Annotated[tuple[Identifier, ...], Field(max_length=MAX_FIELDS)] = Field(
+        (), description="names of declared context fields"
+    )
+    action: Annotated[tuple[Identifier, ...], Field(max_length=MAX_FIELDS)] = Field(
+        (), description="names of declared action fields"
+    )
+
+
 class PolicySpec(Model):
     """A safety specification."""
 
@@ -297,6 +311,9 @@ class PolicySpec(Model):
     reporting: ReportingSpec = ReportingSpec()
     mode: Literal["enforce", "shadow"] = Field(
         "enforce", description="shadow only watches: every action is let through, and what was found is logged and said"
+    )
+    redact: RedactSpec = Field(
+        RedactSpec(), description="fields of the context and the action whose values no log and nobody who watches gets"
     )
 
 

@@ -83,7 +83,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
             log.info("metrics", port=exposition.port)
         if settings.store_folder is not None:
             settings.store_folder.mkdir(parents=True, exist_ok=True)
-        store = await asyncio.to_thread(open_store, settings.store)
+        store = await asyncio.to_thread(open_store, settings.store, signing_key=security.signing_key)
         stack.callback(store.close)
         writer = Writer(
             store,

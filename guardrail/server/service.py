@@ -173,9 +173,11 @@ class Service:
             verdicts = [_outdated(judge, prepared[i], verdict, generation) for i, verdict in enumerate(verdicts)]
         _require_in_time(expires, "the verdict was kept")
         now = time.time()
+        kept_context = judge.policy.kept_context(context)
         counted = [0] * len(actions) if sizes is None else sizes
         for action, verdict, size in zip(actions, verdicts, counted, strict=True):
-            decision = LoggedDecision(verdict, context, action, now, caller.name, generation)
+            kept_action = judge.policy.kept_action(action)
+            decision = LoggedDecision(verdict, kept_context, kept_action, now, caller.name, generation)
             self._writer.log_decision(decision, size)
             self._watchers.publish(decision)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
@@ -269,7 +271,7 @@ class Service:
         encoded = [_encode(loaded, report) for report in reports]
         world = self._registry.world_to_report(loaded, world_id)
         policy = loaded.judge.policy.name
-        new = [_new_observation(policy, world_id, report, caller) for report in reports]
+        new = [_new_observation(loaded.judge.policy, world_id, report, caller) for report in reports]
 
         def take_up(results: Sequence[Appended]) -> None:
             for one, (row, outcome), result in zip(new, encoded, results, strict=True):
@@ -465,6 +467,8 @@ def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:
         raise InvalidInput(f"report {report.observation_id!r}: {error}", error.reason) from error
 
 
-def _new_observation(policy: str, world_id: str, report: Report, caller: Caller) -> NewObservation:
-    content = canonical_json({"action": report.action, "context": report.context, "outcome": report.outcome})
-    return NewObservation(policy, world_id, report.observation_id, digest(content), content, caller.name)
+def _new_observation(policy: Policy, world_id: str, report: Report, caller: Caller) -> NewObservation:
+    # The digest is one of what is kept: that of a redacted value could be guessed from.
+    action, context = policy.kept_action(report.action), policy.kept_context(report.context)
+    content = canonical_json({"action": action, "context": context, "outcome": report.outcome})
+    return NewObservation(policy.name, world_id, report.observation_id, digest(content), content, caller.name)

@@ -96,6 +96,9 @@ class ServerSettings(BaseModel):
     tls_key: Path | None = Field(None, description="its private key, PEM")
     client_ca: Path | None = Field(None, description="who signs client certificates, PEM; none are asked for if unset")
     callers: Path | None = Field(None, description="who may do what; everybody may do everything if unset")
+    signing_key: Path | None = Field(
+        None, description="Ed25519 private key, PEM, that signs the decision log; it is chained and unsigned if unset"
+    )
     traces: bool = Field(False, description="send OpenTelemetry spans, as the environment's OTEL_* say")
     log_decisions: bool = Field(False, description="one log line for each decision, once it is durable")
     reflection: bool = Field(False, description="whether the contract can be asked for over gRPC reflection")

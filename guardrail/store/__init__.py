@@ -6,12 +6,16 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from guardrail.store.base import Store
 
 __all__ = ["open_store"]
 
 
-def open_store(url_or_path: str | os.PathLike[str], *, read_only: bool = False) -> Store:
+def open_store(
+    url_or_path: str | os.PathLike[str], *, read_only: bool = False, signing_key: Ed25519PrivateKey | None = None
+) -> Store:
     """Open the store in a database, creating or upgrading its tables if need be.
 
     In a SQLite file, one store at a time may write; any number may read it meanwhile. A new file is
@@ -22,6 +26,7 @@ def open_store(url_or_path: str | os.PathLike[str], *, read_only: bool = False) 
         url_or_path: path of a SQLite database file, `sqlite:///PATH`, or
             `postgresql://USER:PASSWORD@HOST/DATABASE?OPTION=...` with libpq's options, for instance `sslmode`.
         read_only: never write, not even to upgrade; allowed while others write.
+        signing_key: signs the chain of decisions that this store appends; None for one that is not signed.
 
     :raises StoreError: if the database cannot be opened, another store writes to the file, or the server does not
         keep what it acknowledges.
@@ -51,4 +56,4 @@ def open_store(url_or_path: str | os.PathLike[str], *, read_only: bool = False) 
         backend = PostgresBackend(database_url(text), read_only=read_only)
     else:
         backend = SqliteBackend(database_path(text), read_only=read_only)
-    return SqlStore(backend)
+    return SqlStore(backend, signing_key)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from guardrail.approvals import Escalation, EscalationState
     from guardrail.budgets import Ground, Terms
     from guardrail.domain import Reason, ReasonCode
+    from guardrail.receipts import Chain, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +299,8 @@ class Store(Protocol):
         """Append decisions in one transaction that is durable when this returns.
 
         Must: leave a decision that is there with equal content as it is, so that a batch whose
-        fate is unknown may be appended again.
+        fate is unknown may be appended again; continue the chain of this store by the others, without gaps and in
+        the same transaction (see `guardrail.receipts`); refuse if the chain does not end where this store left it.
 
         :raises StoreError: if the transaction failed, an id is used with other content, or a decision names a
             log that was never started; nothing was written.
@@ -385,6 +387,18 @@ class Store(Protocol):
             after: `opened_at` and `escalation_id` of the last one of the page before.
             limit: most of them.
         """
+        ...
+
+    def chains(self) -> list[Chain]:
+        """The chains of every store that wrote decisions here, sorted by id.
+
+        :raises StoreCorrupt: if a record is damaged.
+        """
+        ...
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Receipts of all decisions, damaged ones too: first of those without a place in a chain, in one order,
+        then by chain and position."""
         ...
 
     def record_policy(self, name: str, revision: str, document: str) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from guardrail.receipts import Sealed
+
 NewRow: TypeAlias = dict[str, object]
 """Column name to value."""
 
@@ -119,8 +121,8 @@ def plain_decision(record: DecisionRecord) -> DecisionRecord:
     )
 
 
-def decision_row(world_id: int, record: DecisionRecord) -> NewRow:
-    """The row of a new decision; `record` is plain."""
+def decision_row(world_id: int, record: DecisionRecord, chain: str, sealed: Sealed) -> NewRow:
+    """The row of a new decision with its place in a chain; `record` is plain."""
     return {
         "decision_id": record.decision_id,
         "world_id": world_id,
@@ -131,15 +133,16 @@ def decision_row(world_id: int, record: DecisionRecord) -> NewRow:
         "verdict": record.verdict,
         "decided_at": record.decided_at,
         "checksum": decision_checksum(record),
+        "chain": chain,
+        "position": sealed.position,
+        "link": sealed.link,
+        "signature": sealed.signature,
     }
 
 
-def read_decision(row: sa.Row[Any]) -> DecisionRecord:
-    """The decision of a row of `decisions` joined with `worlds`.
-
-    :raises StoreCorrupt: if the row is damaged.
-    """
-    record = DecisionRecord(
+def decision_of(row: sa.Row[Any]) -> DecisionRecord:
+    """What a row of `decisions` joined with `worlds` says, damaged or not."""
+    return DecisionRecord(
         row.decision_id,
         row.policy,
         row.policy_revision,
@@ -151,6 +154,14 @@ def read_decision(row: sa.Row[Any]) -> DecisionRecord:
         row.decided_at,
         row.generation,
     )
+
+
+def read_decision(row: sa.Row[Any]) -> DecisionRecord:
+    """The decision of a row of `decisions` joined with `worlds`.
+
+    :raises StoreCorrupt: if the row is damaged.
+    """
+    record = decision_of(row)
     if row.checksum != decision_checksum(record):
         raise StoreCorrupt(f"decision {row.decision_id!r} is damaged: {RESTORE}")
     return record

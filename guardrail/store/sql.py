@@ -29,6 +29,7 @@ from guardrail.store.base import (
     WorldRecord,
 )
 from guardrail.store.budgets import key_of, read_budget, reserve
+from guardrail.store.chains import ChainWriter, read_chain, read_receipt, select_chains
 from guardrail.store.lookups import (
     ids_of_logs,
     insert_many,
@@ -61,8 +62,11 @@ from guardrail.store.tables import decisions, observations, policies, worlds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from guardrail.approvals import Escalation, EscalationState
     from guardrail.domain import Reason
+    from guardrail.receipts import Chain, Receipt
     from guardrail.store.backend import Backend
 
 CHUNK = 2_000
@@ -87,16 +91,23 @@ _select_observation: sa.Select[Any] = (
     .limit(CHUNK)
 )
 _decision_order = (decisions.c.policy_revision, decisions.c.posterior_revision, decisions.c.decided_at, decisions.c.id)
+_PLACE = (decisions.c.chain, decisions.c.position, decisions.c.id)
 _select_decision = sa.select(decisions, worlds.c.policy, worlds.c.world, worlds.c.generation).join_from(
     decisions, worlds
 )
 
 
 class SqlStore:
-    """`guardrail.store.base.Store` on any `Backend`. Safe to use from several threads."""
+    """`guardrail.store.base.Store` on any `Backend`. Safe to use from several threads.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        backend: the database.
+        signing_key: signs the chain of the decisions that are appended; None for one that is not signed.
+    """
+
+    def __init__(self, backend: Backend, signing_key: Ed25519PrivateKey | None = None) -> None:
         self._sessions = Sessions(backend)
+        self._chain = ChainWriter(signing_key)
         self._log_ids: dict[LogKey, int] = {}
 
     # ------------------------------------------------------------ observations
@@ -230,10 +241,11 @@ class SqlStore:
     def append_decisions(self, batch: Sequence[DecisionRecord]) -> None:
         """Append decisions in one transaction that is durable when this returns.
 
-        A decision that is in the log with equal content is left as it is, so that a batch whose
+        A decision that is in the log with equal content is left as it is, in its place, so that a batch whose
         fate is unknown may be appended again.
 
         :raises StoreError: if the transaction failed, or an id is used with other content; nothing was written.
+        :raises StoreCorrupt: if somebody else changed the end of this store's chain; nothing was written.
         """
         if not batch:
             return
@@ -250,15 +262,18 @@ class SqlStore:
             self._insert_decisions(new, known_may_be_among_them=True)
 
     def _insert_decisions(self, new: Mapping[str, DecisionRecord], *, known_may_be_among_them: bool = False) -> None:
-        with self._sessions.write() as connection:
+        with self._sessions.write([self._chain.lock]) as connection:
             known = known_decisions(connection, new) if known_may_be_among_them else {}
             for decision_id, checksum in known.items():
                 if checksum != decision_checksum(new[decision_id]):
                     raise StoreError(f"the log holds another decision with the id {decision_id!r}")
             records = [record for record in new.values() if record.decision_id not in known]
             ids = self._ids_of_logs(connection, {_log_of(record) for record in records})
-            rows = [decision_row(ids[_log_of(record)], record) for record in records]
+            sealed = self._chain.append(connection, records)
+            places = zip(records, sealed, strict=True)
+            rows = [decision_row(ids[_log_of(record)], record, self._chain.chain, place) for record, place in places]
             insert_many(connection, decisions, rows)
+        self._chain.committed(sealed)
         if len(self._log_ids) + len(ids) > MAX_LOG_IDS:
             self._log_ids = {}
         self._log_ids |= ids
@@ -388,6 +403,30 @@ class SqlStore:
         """
         found = self._sessions.read(escalated.select_page(policy, world, state, now, after, limit))
         return [escalated.read(row) for row in found]
+
+    # ------------------------------------------------------------ chains
+
+    def chains(self) -> list[Chain]:
+        """The chains of every store that wrote decisions here, sorted by id.
+
+        :raises StoreCorrupt: if a record is damaged.
+        :raises StoreError: if the store cannot be read.
+        """
+        return [read_chain(row) for row in self._sessions.read(select_chains)]
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Receipts of all decisions: first of those without a place in a chain, then by chain and position.
+
+        :raises StoreError: if the store cannot be read.
+        """
+        placed = sa.and_(decisions.c.chain.is_not(None), decisions.c.position.is_not(None))
+        for where, order in ((sa.not_(placed), (decisions.c.id,)), (placed, _PLACE)):
+            query = _select_decision.where(where).order_by(*order).limit(CHUNK)
+            chunk = self._sessions.read(query)
+            while chunk:
+                yield from map(read_receipt, chunk)
+                last = sa.tuple_(*(getattr(chunk[-1], column.name) for column in order))
+                chunk = self._sessions.read(query.where(sa.tuple_(*order) > last))
 
     # ------------------------------------------------------------ policies and snapshots
 

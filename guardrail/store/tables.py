@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_REVISION = "guardrail_0004"
+SCHEMA_REVISION = "guardrail_0005"
 """The newest migration."""
 
 VERSION_TABLE = "guardrail_schema"
@@ -95,7 +95,12 @@ decisions = Table(
     Column("verdict", Text, nullable=False),
     Column("decided_at", Double, nullable=False),
     Column("checksum", LargeBinary, nullable=False),
+    Column("chain", _Name),
+    Column("position", BigInteger),
+    Column("link", LargeBinary),
+    Column("signature", LargeBinary),
     UniqueConstraint("decision_id", name="uq_decisions_id"),
+    Index("uq_decisions_position", "chain", "position", unique=True),
     Index("ix_decisions_order", "world_id", "policy_revision", "posterior_revision", "decided_at", "id"),
 )
 
@@ -120,6 +125,17 @@ escalations = Table(
     Index("ix_escalations_opened", "opened_at", "escalation_id"),
 )
 """Escalated actions, and what a person said about them."""
+chains = Table(
+    "chains",
+    metadata,
+    Column("chain", _Name, primary_key=True),
+    Column("opened_at", Double, nullable=False),
+    Column("public_key", LargeBinary),
+    Column("head_position", BigInteger, nullable=False),
+    Column("head_link", LargeBinary, nullable=False),
+    Column("head_signature", LargeBinary),
+)
+"""One row for each store that ever wrote decisions: where its chain of them ends."""
 
 snapshots = Table(
     "snapshots",

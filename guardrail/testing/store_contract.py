@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.approvals import Escalation, EscalationState
+from guardrail.audit import Audit
 from guardrail.budgets import Ground, Terms
 from guardrail.domain import Reason, ReasonCode
 from guardrail.errors import (
@@ -770,6 +771,59 @@ class StoreContract(ABC):
             store.resolve_escalation(name, DIGEST, True, "person", "", 1.0)
             assert race_for(name, [store] * 8) == [True] + [False] * 7
 
+    # ------------------------------------------------------------ chains
+
+    def test_decisions_are_chained_in_the_order_of_their_batches(self, store: Store) -> None:
+        """Positions 1, 2, ... in one chain; an audit finds nothing; the head is the last of them."""
+        store.append_decisions([decision(f"a{i}") for i in range(3)])
+        store.append_decisions([decision(f"b{i}", world="other") for i in range(2)])
+        found = list(store.receipts())
+        assert [(r.decision_id, r.position) for r in found] == [("a0", 1), ("a1", 2), ("a2", 3), ("b0", 4), ("b1", 5)]
+        (chain,) = store.chains()
+        assert {r.chain for r in found} == {chain.chain}
+        assert (chain.head.position, chain.head.link) == (5, found[-1].link)
+        assert audited(store) == {}
+
+    def test_a_decision_that_is_appended_again_keeps_its_place(self, store: Store) -> None:
+        """What is new in the batch goes on after the end, without a gap."""
+        store.append_decisions([decision(f"{i}") for i in range(3)])
+        places = [(r.decision_id, r.position, r.link) for r in store.receipts()]
+        store.append_decisions([decision(f"{i}") for i in range(3)])
+        store.append_decisions([decision(f"{i}") for i in (5, 1, 4, 0)])
+        assert [(r.decision_id, r.position, r.link) for r in store.receipts()][:3] == places
+        assert [(r.decision_id, r.position) for r in store.receipts()][3:] == [("5", 4), ("4", 5)]
+        assert audited(store) == {}
+
+    def test_a_batch_that_fails_in_its_middle_leaves_no_gap(self, store: Store) -> None:
+        """Text that no database can hold, a log that was never started, another decision of that id."""
+        store.append_decisions([decision("a")])
+        for bad in (decision("c", verdict="\ud800"), decision("c", generation=7), decision("a", verdict="{}")):
+            with pytest.raises(StoreError):
+                store.append_decisions([decision("b"), bad, decision("d")])
+        store.append_decisions([decision("e")])
+        assert [(r.decision_id, r.position) for r in store.receipts()] == [("a", 1), ("e", 2)]
+        assert audited(store) == {}
+
+    def test_each_store_has_a_chain_of_its_own(self, store: Store, tmp_path: Path) -> None:
+        """One that is opened after another, or while the other one is open if the database allows that."""
+        shared = store.follow()
+        store.append_decisions([decision("a")])
+        if shared is None:
+            store.close()
+        else:
+            shared.close()
+        second = self.open(tmp_path)
+        try:
+            second.append_decisions([decision("b"), decision("a")])
+            if shared is not None:
+                store.append_decisions([decision("b"), decision("c")])
+                second.append_decisions([decision("d")])
+            ends = sorted(chain.head.position for chain in second.chains())
+            assert ends == ([1, 1] if shared is None else [2, 2])
+            assert audited(second) == {}
+        finally:
+            second.close()
+
     # ------------------------------------------------------------ policies and snapshots
 
     def test_a_policy_document_keeps_its_revision(self, store: Store) -> None:
@@ -893,6 +947,15 @@ class StoreContract(ABC):
             writer.join()
         assert sorted(r.sequence for each in results.values() for r in each) == list(range(1, 201))
         assert store.observation_count("policy", "world") == 200
+
+
+def audited(store: Store) -> dict[str, int]:
+    """What an audit of the decision log finds, by code."""
+    audit = Audit(store.chains)
+    for receipt in store.receipts():
+        audit.take(receipt)
+    audit.finish()
+    return dict(audit.counts)
 
 
 def _told(feed: Feed, worlds: int) -> frozenset[tuple[str, str]]:

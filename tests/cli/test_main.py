@@ -18,6 +18,9 @@ COMMANDS = [
     ["top"],
     ["replay"],
     ["calibration"],
+    ["audit", "verify"],
+    ["audit", "head"],
+    ["audit", "export"],
     ["policy", "lint"],
     ["policy", "test"],
     ["policy", "schema"],
@@ -31,6 +34,7 @@ COMMANDS = [
     ["approvals", "deny"],
     ["callers", "check"],
     ["keys", "new"],
+    ["keys", "signing"],
 ]
 
 

@@ -12,7 +12,7 @@ from guardrail.errors import SchemaMismatch, StoreCorrupt
 from guardrail.store import open_store
 from guardrail.store.base import Snapshot, WorldRecord
 from guardrail.store.schema import _config
-from guardrail.testing.store_contract import decision, duplicate_of, new_at, observation
+from guardrail.testing.store_contract import audited, decision, duplicate_of, new_at, observation
 
 
 def checksum_of_first_schema(*fields):
@@ -112,6 +112,9 @@ def test_everything_is_there_after_the_upgrade_and_goes_on(url):
         assert store.append_observations(batch) == [duplicate_of(3), duplicate_of(4)]
         assert store.append_observations([observation("newer", world="w1")]) == [new_at(1, 2)]
         assert store.append_observations([observation("other", world="w3")]) == [new_at(1)]
+        assert audited(store) == {"UNCHAINED": 1}
+        store.append_decisions([decision("d", world="w1"), decision("e", world="w1")])
+        assert [(r.decision_id, r.position) for r in store.receipts()] == [("d", None), ("e", 1)]
 
 
 def test_an_older_schema_is_not_read_as_it_is(url):

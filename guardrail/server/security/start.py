@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import grpc
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from guardrail.errors import SecurityInvalid
 from guardrail.server.security.gate import Gate
 from guardrail.server.security.tls import TlsFiles, server_credentials
 from guardrail.server.settings import ServerSettings
+from guardrail.signing import read_private_key
 
 log = structlog.get_logger()
 
@@ -23,10 +25,12 @@ class Security:
     Attributes:
         gate: what every call passes.
         credentials: of the port; None for plaintext.
+        signing_key: of the decision log; None if it is not signed.
     """
 
     gate: Gate
     credentials: grpc.ServerCredentials | None
+    signing_key: Ed25519PrivateKey | None
 
 
 def secure(settings: ServerSettings) -> Security:
@@ -42,7 +46,10 @@ def secure(settings: ServerSettings) -> Security:
         log.warning(
             "callers_not_told_apart", meaning="everybody who reaches this port may do everything; see --callers"
         )
-    return Security(gate, credentials)
+    signing_key = None if settings.signing_key is None else read_private_key(settings.signing_key)
+    if signing_key is None:
+        log.info("decisions_unsigned", meaning="receipts are chained and not signed; see --signing-key")
+    return Security(gate, credentials, signing_key)
 
 
 def tls_files(settings: ServerSettings) -> TlsFiles | None:

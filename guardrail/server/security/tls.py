@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from guardrail.errors import SecurityInvalid
 from guardrail.server.security.files import Stamp, stamp
+from guardrail.signing import require_private
 
 log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ def read(files: TlsFiles, now: Callable[[], datetime] = _utc_now) -> grpc.Server
     """
     chain, key = _content(files.certificate), _content(files.key)
     certificate = _certificates(files.certificate, chain)[0]
-    _require_private(files.key)
+    require_private(files.key)
     try:
         public = load_pem_private_key(key, password=None).public_key()
     except (ValueError, TypeError) as error:
@@ -109,17 +109,6 @@ def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(content)
     except ValueError as error:
         raise SecurityInvalid(f"{path}: holds no certificate in PEM") from error
-
-
-def _require_private(path: Path) -> None:
-    found = path.stat()
-    # A key that root owns may be lent to the service's group: so secrets are mounted into containers.
-    forbidden = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP | (0 if found.st_uid == 0 else stat.S_IRGRP)
-    if found.st_mode & forbidden:
-        raise SecurityInvalid(
-            f"{path}: mode {stat.S_IMODE(found.st_mode):04o} lets others than its owner at it; chmod 600 it (or 640 if "
-            "root owns it), and replace the key if somebody may have read it"
-        )
 
 
 def _stamps(files: TlsFiles) -> tuple[Stamp | None, ...]:
