@@ -24,7 +24,8 @@ def test_it_serves_until_it_is_told_to_stop(service_parts, policy_file, tmp_path
     status, out, err = stop(process)
     assert (status, out) == (0, "")
     events = [json.loads(line) for line in err.splitlines()]
-    assert [e["event"] for e in events] == ["callers_not_told_apart", "policy_loaded", "serving", "draining"]
+    start = ["callers_not_told_apart", "decisions_unsigned", "policy_loaded", "serving"]
+    assert [e["event"] for e in events] == [*start, "draining"]
     assert all({"event", "level", "timestamp"} <= e.keys() for e in events)
 
 
