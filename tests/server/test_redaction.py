@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 from running_service import POLICY
 
+from guardrail import Decision
 from guardrail.calibration_log import Calibration
 from guardrail.errors import ReportConflict
 from guardrail.replay import replay
@@ -20,6 +21,7 @@ MARK = {"redacted": True}
 def redacting(policy_folder):
     text = POLICY.replace("action:\n", "context: {ssn: string}\nredact: {context: [ssn], action: [note]}\naction:\n", 1)
     text = text.replace("  kind: string\n", "  kind: string\n  note: {type: string, optional: true}\n")
+    text = text.replace("reject_above: 0.2", "reject_above: 0.5")  # so that `low` escalates
     (policy_folder / "coin" / "policy.yaml").write_text(text)
 
 
@@ -76,6 +78,18 @@ def test_worlds_are_rebuilt_and_decisions_recomputed_from_what_is_kept(start_ser
         calibration = Calibration(store)
         list(calibration.run())
         assert [row.outcomes for row in calibration.rows] == [1]
+
+
+def test_an_approver_sees_marks_and_an_approval_binds_the_values(start_service):
+    service = start_service()
+    with service.client() as client:
+        verdict = client.check(**asked())
+        assert verdict.decision is Decision.ESCALATE
+        (found,) = client.escalations()
+        assert (found.decision.context, found.decision.action["note"]) == ({"ssn": MARK}, MARK)
+        client.resolve_escalation(verdict.decision_id, approve=True, digest=found.digest)
+        assert not client.check(**asked("another"), approval=verdict.decision_id).accepted
+        assert client.check(**asked(), approval=verdict.decision_id).accepted
 
 
 def test_reports_that_differ_in_what_is_not_kept_are_the_same_report(start_service):

@@ -32,6 +32,7 @@ from guardrail.testing.store_contract import (
     new_at,
     observation,
     race_for,
+    reservation,
 )
 
 WRITERS = 3
@@ -352,7 +353,11 @@ def test_the_rights_in_the_manual_are_enough(postgres_url, postgres_server):
                 store.append_observations([observation(str(sequence))])
                 store.append_decisions([decision(str(sequence))])
                 store.save_snapshot(Snapshot("policy", "r", "world", sequence, b"state"))
+            for name in ("first", "second"):
+                store.reserve([reservation(name, 0.01)])
             store.record_policy("policy", "r", "document")
+            store.open_escalations([escalation("e")])
+            store.resolve_escalation("e", DIGEST, True, "approver", "", 2.0)
             store.reset_world("policy", "world", 1, "why", "who")
             assert store.append_observations([observation("4"), observation("5")]) == [duplicate_of(4), new_at(1, 2)]
             assert feed.next(30).worlds == {("policy", "world")}
