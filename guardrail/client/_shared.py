@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from guardrail.client._call import Call
 from guardrail.client._failures import no_service, no_verdict
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
     from google.protobuf.struct_pb2 import Struct
+
+
+DECISIONS_PAGE: Final = 200
+"""Decisions that are asked for at once."""
 
 
 def require(reply: Message, field: str) -> None:
@@ -298,6 +302,27 @@ def decision(decision_id: str) -> Call[LoggedDecision]:
         return logged(reply.decision)
 
     return Call("GetDecision", pb.GetDecisionRequest(decision_id=decision_id), decode, no_service)
+
+
+def decisions(
+    policy: str | None, world: str | None, left: int | None, token: str
+) -> Call[tuple[list[LoggedDecision], str]]:
+    """ListDecisions: one page, and the token of the next one, empty on the last.
+
+    :raises ValueError: if less than 1 is left to ask for.
+    """
+    if left is not None and left < 1:
+        raise ValueError(f"a list has a limit of at least 1, not {left}")
+
+    def decode(data: bytes) -> tuple[list[LoggedDecision], str]:
+        reply = pb.ListDecisionsResponse.FromString(data)
+        if reply.next_page_token and reply.next_page_token == token:
+            raise ValueError("the next page is the same page")
+        return [logged(one) for one in reply.decisions], reply.next_page_token
+
+    size = DECISIONS_PAGE if left is None else min(left, DECISIONS_PAGE)
+    request = pb.ListDecisionsRequest(policy=policy or "", world=world or "", page_size=size, page_token=token)
+    return Call("ListDecisions", request, decode, no_service)
 
 
 def watch(policy: str | None, world: str | None) -> Call[LoggedDecision]:

@@ -287,6 +287,28 @@ class AsyncClient:
         """
         return await self._run(_shared.decision(decision_id))
 
+    async def decisions(
+        self, policy: str | None = None, world: str | None = None, *, limit: int | None = None
+    ) -> AsyncIterator[LoggedDecision]:
+        """Decisions that the caller may see, newest first, fetched page by page.
+
+        Args:
+            policy: only those of this policy.
+            world: only those of this world.
+            limit: most of them; without one all that are kept.
+
+        :raises ValueError: if `limit` is less than 1.
+        :raises ServiceError: if a page cannot be fetched.
+        """
+        token, left = "", limit
+        while True:
+            page, token = await self._run(_shared.decisions(policy, world, left, token))
+            for one in page[:left]:
+                yield one
+            left = None if left is None else left - len(page)
+            if not token or (left is not None and left <= 0):
+                return
+
     async def escalations(
         self,
         policy: str | None = None,

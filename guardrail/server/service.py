@@ -40,6 +40,8 @@ from guardrail.server.approving import Approving, EscalationView, Place
 from guardrail.server.budgets import Budgets, SessionView
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
+from guardrail.server.recent import Listed, RecentDecisions
+from guardrail.server.recent import Place as DecisionPlace
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.resetting import Resetting
 from guardrail.server.security.grants import ANYONE, Caller
@@ -95,6 +97,7 @@ class Service:
         self._metrics = metrics
         self._resetting = Resetting(registry, writer, store)
         self._quota = WorldQuota(store)
+        self._recent = RecentDecisions(writer, store)
         self._approving = Approving(writer, store, metrics)
         self._budgets = Budgets(writer, store, metrics)
 
@@ -357,6 +360,16 @@ class Service:
         if found is None or not caller.sees("GetDecision", found.verdict.policy, found.verdict.world):
             raise DecisionNotFound(f"no decision {decision_id!r} is in the log")
         return found
+
+    async def decisions(
+        self, policy: str, world: str, after: DecisionPlace | None, limit: int, caller: Caller = ANYONE
+    ) -> tuple[list[Listed], DecisionPlace | None]:
+        """Decisions that the caller may see, newest first, and where the next page begins; None on the last.
+
+        :raises InvalidInput: if the page before ended with a decision that a crash has lost since.
+        :raises StoreError: if the store cannot be read.
+        """
+        return await self._recent.page(policy, world, after, limit, caller)
 
     async def resolve_escalation(
         self, escalation_id: str, digest: str, approve: bool, note: str, caller: Caller = ANYONE

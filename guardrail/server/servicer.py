@@ -16,10 +16,10 @@ import structlog
 from guardrail.domain import Decision, HarmBudget, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
-from guardrail.server import contract, tracing
+from guardrail.server import contract, recent, tracing
 from guardrail.server.admission import Door
 from guardrail.server.budgets import SessionView
-from guardrail.server.listing import escalation_message, escalations_page, place_of
+from guardrail.server.listing import decisions_page, escalation_message, escalations_page, place_of
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
 from guardrail.server.requests import admit
@@ -191,6 +191,11 @@ class Servicer:
         return pb.ReportOutcomesResponse(results=map(_result, results))
 
     @unary
+    async def ReportNotTaken(self, request: Any, context: Context, caller: Caller) -> pb.ReportNotTakenResponse:
+        await abort(context, "METHOD_UNKNOWN", "this service awaits no outcomes")
+        raise AssertionError
+
+    @unary
     async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
         return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
 
@@ -206,6 +211,12 @@ class Servicer:
             for r in page
         ]
         return pb.ListWorldsResponse(worlds=entries, next_page_token=token)
+
+    @unary
+    async def ListDecisions(self, request: Any, context: Context, caller: Caller) -> pb.ListDecisionsResponse:
+        after, limit = recent.place_of(request.page_token), request.page_size or 100
+        listed, following = await self._service.decisions(request.policy, request.world, after, limit, caller)
+        return decisions_page(listed, following, _decision)
 
     @unary
     async def GetDecision(self, request: Any, context: Context, caller: Caller) -> pb.GetDecisionResponse:
