@@ -5,7 +5,8 @@
 - the empty name and `guardrail.v1.GuardrailService`: whether checks are answered here;
 - `guardrail.policies`: whether the policy files are loaded as they are;
 - `guardrail.decision-log`: whether decisions are logged;
-- `guardrail.following`: whether this replica knows what others wrote to the log.
+- `guardrail.following`: whether this replica knows what others wrote to the log;
+- `guardrail.console`: whether the web console is answered; unknown where there is none.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 POLICIES: Final = "guardrail.policies"
 DECISION_LOG: Final = "guardrail.decision-log"
 FOLLOWING: Final = "guardrail.following"
+CONSOLE: Final = "guardrail.console"
 NAMES: Final = ("", SERVICE, POLICIES, DECISION_LOG, FOLLOWING)
 
 REVIEW_SECONDS: Final = 0.1
@@ -54,6 +56,7 @@ class States:
         kernel: why harm bounds are not computed; None if they are.
         policies_stale: True if the policy files could not be loaded as they are.
         behind: True if the log may hold outcomes that this replica does not know.
+        console: `serving`, or why the web console is not answered; None if there is none.
     """
 
     phase: Literal["starting", "serving", "stopping"]
@@ -62,6 +65,7 @@ class States:
     kernel: str | None = None
     policies_stale: bool = False
     behind: bool = False
+    console: str | None = None
 
 
 def derive(states: States) -> Mapping[str, bool]:
@@ -69,12 +73,14 @@ def derive(states: States) -> Mapping[str, bool]:
     up = states.phase == "serving"
     logging = states.decision_log is None and states.store is None
     answering = up and logging and states.kernel is None
+    console = {} if states.console is None else {CONSOLE: up and states.console == "serving"}
     return {
         "": answering,
         SERVICE: answering,
         POLICIES: up and not states.policies_stale,
         DECISION_LOG: up and logging,
         FOLLOWING: up and not states.behind,
+        **console,
     }
 
 
@@ -183,4 +189,4 @@ class Health:
 
 def _told(states: States) -> dict[str, Any]:
     told = {name: getattr(states, name) for name in States.__slots__}
-    return {name: value for name, value in told.items() if value not in (None, False)}
+    return {name: value for name, value in told.items() if value not in (None, False, "serving") or name == "phase"}
