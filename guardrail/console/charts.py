@@ -226,17 +226,10 @@ def budget_bar(spent: float, total: float) -> Options:
     options["series"] = [
         {
             "type": "bar",
-            "name": name,
+            "name": f"{name} {number(value)}",
             "stack": "budget",
             "barWidth": 46,
             "itemStyle": {"color": colour, "decal": decal, "borderColor": TEXT, "borderWidth": 1},
-            "label": {
-                "show": value > 0.12 * total,
-                "color": "#0c1016",
-                "backgroundColor": TEXT,
-                "padding": [3, 6],
-                "formatter": f"{name} {number(value)}",
-            },
             "data": [value],
         }
         for name, value, colour, decal in (

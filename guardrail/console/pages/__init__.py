@@ -23,6 +23,7 @@ def add_to(app: FastAPI, house: House) -> None:
     """Put the pages into an application. Once in a process: NiceGUI keeps pages in its modules."""
     config: Any = core.app.config
     config.socket_io_js_transports = ["websocket"]
+    config.quasar_config["brand"]["primary"] = "#2f5f95"  # white text on it has a contrast of 6.5
     core.sio.eio.cors_allowed_origins = []  # the door lets the console's own pages in, and no header invites others
     nicegui_app.storage.max_tab_storage_age = 3_600.0
     ui.add_head_html(f"<style>{STYLE.read_text(encoding='utf-8')}</style>", shared=True)

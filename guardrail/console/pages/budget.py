@@ -37,7 +37,7 @@ class Budgets:
         with ui.element("div").classes("controls"):
             self._policy = ui.input("Policy")
             self._world = ui.input("World")
-            self._session = ui.input("Session").props('hint="empty for the window of the world"')
+            self._session = ui.input("Session").props('hint="empty: the window"')
             ui.button("Show", on_click=self._show).props("unelevated no-caps")
             self._stamp = ui.label("").classes("stamp").props('role="status"')
         self._area = ui.element("div").classes("live-data")

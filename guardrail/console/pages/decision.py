@@ -8,6 +8,7 @@ from nicegui import ui
 
 from guardrail.console.pages.frame import pairs_list, refusal, section, world_address
 from guardrail.console.rows import decision_pairs, json_text, reason_pairs
+from guardrail.console.words import decision_text
 from guardrail.errors import GuardrailError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Detail:
 def decision_view(one: LoggedDecision) -> None:
     """Everything about a decision."""
     verdict = one.verdict
+    ui.label(f"{decision_text(verdict)} — {verdict.policy} / {verdict.world}").classes("headline decision")
     if verdict.shadow:
         ui.label(
             "SHADOW: this policy only watches. The action was let through; enforced, it would be: "
