@@ -65,7 +65,8 @@ def verify(
 
         keys = [public_bytes(read_public_key(path)) for path in public_key or ()]
         told = [read_anchors(path) for path in anchor or ()]
-        unchained = next((one for _, one in told if one is not None), Unchained() if told else None)
+        # A head that says nothing of records from before chains says that there were none.
+        unchained = [one for _, times in told for one in times or [Unchained()]]
         exported = None if file is None else ExportedLog(file)
         opened = None if exported is not None or store is None else open_store(store, read_only=True)
         log: Any = exported if exported is not None else opened

@@ -123,6 +123,16 @@ def test_decisions_from_before_chains_are_known_to_an_anchor(cli, path, tmp_path
     assert verify(cli, path, "--anchor", anchor) == (1, {"UNCHAINED": 1})
 
 
+def test_what_was_put_in_before_the_second_head_was_taken_is_found_by_the_first(cli, path, tmp_path):
+    anchor = tmp_path / "anchor.jsonl"
+    first = cli("audit", "head", "--store", path).out
+    change(path, "UPDATE decisions SET chain = NULL, position = NULL, link = NULL, signature = NULL")
+    change(path, "DELETE FROM chains")
+    anchor.write_text(first + cli("audit", "head", "--store", path).out)
+    status, counts = verify(cli, path, "--anchor", anchor)
+    assert (status, counts["UNCHAINED"]) == (1, 1)
+
+
 # ------------------------------------------------------------ exports
 
 
