@@ -25,6 +25,8 @@ from guardrail.replay import replay
 from guardrail.store import open_store
 from guardrail.store.decisions import LoggedDecision
 
+pytestmark = pytest.mark.slow
+
 AGENTS = ("one", "two")
 SESSIONS = tuple("abcdefghijkl")
 TOTAL = Fraction(1, 2)
@@ -141,7 +143,7 @@ class Arena:
                 generations[policy] += 1
 
     def finale(self, name, seed):
-        """Of many checks that use one approval at once, at both services, one passes."""
+        """Of many checks that use one approval, or one session, at once at both services, no more pass than may."""
         clients = [self.client(name, replica) for replica in range(2)]
         asked = {"policy": "sessions", "world": "w", "context": {}, "action": MID, "session": f"last-{seed}"}
         verdict = clients[0].check(**asked)
@@ -154,6 +156,13 @@ class Arena:
             told = list(pool.map(lambda client: client.check(**asked, approval=first), clients * 3))
         self.seen |= {one.decision_id: one for one in (verdict, *told)}
         assert sum(one.accepted for one in told) == (state is EscalationState.APPROVED)
+        with ThreadPoolExecutor(2) as pool:
+            for turn in range(20):
+                asked = {"policy": "sessions", "world": "w", "context": {}, "session": f"rush-{seed}-{turn}"}
+                rush = [pool.submit(client.check_many, **asked, actions=[LOW] * 3) for client in clients]
+                told = [verdict for one in rush for verdict in one.result().verdicts]
+                self.seen |= {one.decision_id: one for one in told}
+                assert sum(one.accepted for one in told) == 4
 
     def state_of(self, client, escalation_id):
         return next(o.state for o in client.escalations("sessions", state=None) if o.escalation_id == escalation_id)
