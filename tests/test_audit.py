@@ -238,6 +238,12 @@ def old(decision_id):
     return Receipt(decision_id, None, None, None, None, record_digest(record), record)
 
 
+def test_a_record_that_stands_twice_is_called_so():
+    chain, receipts = log()
+    assert "SWAPPED" in codes([chain], [*receipts[:4], receipts[3], *receipts[4:]])
+    assert "SWAPPED" in codes([chain], [*receipts, receipts[0]])
+
+
 def test_records_from_before_chains_are_told_unless_an_anchor_knows_them():
     receipts = [old("a"), old("b")]
     known = Unchained().and_one(receipts[0].digest).and_one(receipts[1].digest)
