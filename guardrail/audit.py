@@ -156,6 +156,14 @@ class Audit:
         """Number of chains that nobody signs."""
         return sum(walk.row is None or walk.row.public_key is None for walk in self._walks.values())
 
+    @property
+    def beyond_anchors(self) -> int:
+        """Number of chained records that stand after all anchors of their chain."""
+        last: Counter[str] = Counter()
+        for chain, position in self._anchors:
+            last[chain] = max(last[chain], position)
+        return sum(max(0, walk.position - last[chain]) for chain, walk in self._walks.items())
+
     def take(self, receipt: Receipt) -> None:
         """Follow a chain by one record. Those of one chain come in the order of their positions."""
         self.records += 1

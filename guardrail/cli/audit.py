@@ -169,6 +169,10 @@ def _not_checked(audit: Audit, *, keys: bool, anchored: bool) -> list[str]:
         notes.append(f"{unsigned}without --public-key anybody who can write to the store can make up a whole chain")
     if not anchored:
         notes.append("without --anchor an end that was cut off together with the chain's own row is not found")
+    else:
+        notes.append(
+            f"whether anything was cut off after the anchors, where {audit.beyond_anchors} of the present records stand"
+        )
     if audit.absent:
         notes.append(f"the content of {audit.absent} records, of which the file holds the digests only")
     return notes
