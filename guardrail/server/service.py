@@ -303,8 +303,8 @@ class Service:
             raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")
         return results
 
-    async def world(self, policy: str, world_id: str) -> WorldView:
-        """The posterior of a world at a glance.
+    async def world(self, policy: str, world_id: str, hypotheses: int = 0) -> WorldView:
+        """The posterior of a world at a glance, and so many of its hypotheses, or parameters, in full.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises WorldNotFound: if the world holds no observation.
@@ -314,7 +314,7 @@ class Service:
         world = self._registry.find_world(loaded, world_id)
         if world is None:
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
-        summary, guarantee = await world.summary()
+        summary, guarantee = await world.summary(hypotheses)
         return WorldView(world.judge.policy, world_id, summary, guarantee, world.log_generation)
 
     async def worlds(self, policy: str | None, caller: Caller = ANYONE) -> list[WorldRecord]:

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from guardrail import wire_posterior
 from guardrail.domain import Decision, HarmBudget, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
@@ -197,7 +198,10 @@ class Servicer:
 
     @unary
     async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
-        return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
+        view = await self._service.world(request.policy, request.world, request.hypotheses)
+        answer = pb.GetWorldResponse(world=_world(view))
+        wire_posterior.tell(view.summary.detail, answer.world)
+        return answer
 
     @unary
     async def ListWorlds(self, request: Any, context: Context, caller: Caller) -> pb.ListWorldsResponse:
