@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from guardrail.client._call import Call
 from guardrail.client._failures import no_service, no_verdict
 from guardrail.client.results import (
+    CalibrationState,
     CheckedActions,
     LoggedDecision,
     PolicyCheck,
@@ -248,8 +249,15 @@ def world(policy: str, name: str) -> Call[WorldState]:
             top=dict(sorted(message.top.items(), key=lambda item: (-item[1], item[0]))),
         )
         guarantee = guarantee_from_proto(message.guarantee)
-        generation = _generation(message.generation)
-        return WorldState(message.policy, message.policy_revision, message.world, posterior, guarantee, generation)
+        return WorldState(
+            message.policy,
+            message.policy_revision,
+            message.world,
+            posterior,
+            guarantee,
+            _generation(message.generation),
+            calibration=_calibration(message.calibration) if message.HasField("calibration") else None,
+        )
 
     return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name), decode, no_service)
 
@@ -381,6 +389,22 @@ def reset_world(policy: str, world: str, generation: int, reason: str) -> Call[W
 
     request = pb.ResetWorldRequest(policy=policy, world=world, generation=generation, reason=reason)
     return Call("ResetWorld", request, decode, no_service)
+
+
+def _calibration(message: pb.Calibration) -> CalibrationState:
+    predicted = message.HasField("predicted")
+    return CalibrationState(
+        outcomes=message.outcomes,
+        harms=message.harms,
+        bounds=message.bounds,
+        log_e_value=message.log_e_value,
+        log_e_peak=message.log_e_peak,
+        log_e_alarm=message.log_e_alarm,
+        alarm=message.alarm,
+        predicted=message.predicted if predicted else None,
+        harm_low=message.harm_low if predicted else None,
+        harm_high=message.harm_high if predicted else None,
+    )
 
 
 def _policy(message: pb.Policy) -> PolicyInfo:
