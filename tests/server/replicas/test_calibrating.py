@@ -237,6 +237,7 @@ def test_a_new_revision_has_evidence_of_its_own(tools, replicas, until):
             await level(one, until)
             standing, _ = online(one)
             assert (standing.place[1], standing.compared.outcomes) == (later.policy.revision, 1)
+            assert (standing.unnamed, standing.unusable) == (0, 0)
             same(standing, offline(log, standing))
 
     run(story)
