@@ -104,6 +104,8 @@ class ReasonCode(enum.StrEnum):
     """A notice: the policy files have changed and could not be loaded; the last good revision answered."""
     POSTERIOR_BEHIND = "POSTERIOR_BEHIND"
     """A notice: the log may hold outcomes that this replica does not know yet."""
+    CALIBRATION_ALARM = "CALIBRATION_ALARM"
+    """A notice: by the outcomes that were reported, harm is more frequent in this world than bounds allow."""
     NUMERICAL_FAILURE = "NUMERICAL_FAILURE"
     MODEL_FAILED = "MODEL_FAILED"
     """A program that describes the hypotheses raised, hung, broke its limits or returned what is no number."""

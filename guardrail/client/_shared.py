@@ -11,6 +11,7 @@ from guardrail import wire_posterior
 from guardrail.client._call import Call
 from guardrail.client._failures import no_service, no_verdict
 from guardrail.client.results import (
+    CalibrationState,
     CheckedActions,
     LoggedDecision,
     PolicyCheck,
@@ -263,8 +264,15 @@ def world(policy: str, name: str, hypotheses: int = 0) -> Call[WorldState]:
             detail=wire_posterior.detail_of(message),
         )
         guarantee = guarantee_from_proto(message.guarantee)
-        generation = _generation(message.generation)
-        return WorldState(message.policy, message.policy_revision, message.world, posterior, guarantee, generation)
+        return WorldState(
+            message.policy,
+            message.policy_revision,
+            message.world,
+            posterior,
+            guarantee,
+            _generation(message.generation),
+            calibration=_calibration(message.calibration) if message.HasField("calibration") else None,
+        )
 
     return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name, hypotheses=hypotheses), decode, no_service)
 
@@ -417,6 +425,22 @@ def reset_world(policy: str, world: str, generation: int, reason: str) -> Call[W
 
     request = pb.ResetWorldRequest(policy=policy, world=world, generation=generation, reason=reason)
     return Call("ResetWorld", request, decode, no_service)
+
+
+def _calibration(message: pb.Calibration) -> CalibrationState:
+    predicted = message.HasField("predicted")
+    return CalibrationState(
+        outcomes=message.outcomes,
+        harms=message.harms,
+        bounds=message.bounds,
+        log_e_value=message.log_e_value,
+        log_e_peak=message.log_e_peak,
+        log_e_alarm=message.log_e_alarm,
+        alarm=message.alarm,
+        predicted=message.predicted if predicted else None,
+        harm_low=message.harm_low if predicted else None,
+        harm_high=message.harm_high if predicted else None,
+    )
 
 
 def _policy(message: pb.Policy) -> PolicyInfo:

@@ -38,8 +38,10 @@ from guardrail.policy import Policy
 from guardrail.server import tracing
 from guardrail.server.approving import Approving, EscalationView, Place
 from guardrail.server.budgets import Budgets, SessionView
+from guardrail.server.calibrating import Calibrating
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
+from guardrail.server.outcome_watch import Standing
 from guardrail.server.recent import Listed, RecentDecisions
 from guardrail.server.recent import Place as DecisionPlace
 from guardrail.server.registry import LoadedPolicy, Registry
@@ -75,10 +77,15 @@ class WorldView:
     summary: PosteriorSummary
     guarantee: Guarantee
     generation: int
+    calibration: Standing | None
 
 
 class Service:
-    """Checks, reports and reads. Call it from the event loop only."""
+    """Checks, reports and reads. Call it from the event loop only.
+
+    Attributes:
+        calibrating: watches whether outcomes are what was promised, once it is started.
+    """
 
     def __init__(
         self,
@@ -100,6 +107,7 @@ class Service:
         self._recent = RecentDecisions(writer, store)
         self._approving = Approving(writer, store, metrics)
         self._budgets = Budgets(writer, store, metrics)
+        self.calibrating = Calibrating(registry, writer, store, metrics, shared=following.shared)
 
     async def check(
         self,
@@ -155,6 +163,7 @@ class Service:
         bounds, posterior_revision, generation = await self._bounds(loaded, world_id, prepared, deadline, expires)
         _require_in_time(expires, "a bound was there")
         notices = self._registry.notices.present
+        notices += self.calibrating.notices(policy, world_id, judge.policy.revision, generation)
         if not judge.oracle.needs_current:
             notices += self._following.notices()
         verdicts = [
@@ -183,6 +192,7 @@ class Service:
             decision = LoggedDecision(verdict, kept_context, kept_action, now, caller.name, generation)
             self._writer.log_decision(decision, size)
             self._watchers.publish(decision)
+            self.calibrating.decided(decision, size)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
         tracing.decided(policy, verdicts)
         return verdicts
@@ -315,7 +325,9 @@ class Service:
         if world is None:
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
         summary, guarantee = await world.summary(hypotheses)
-        return WorldView(world.judge.policy, world_id, summary, guarantee, world.log_generation)
+        present, generation = world.judge.policy, world.log_generation
+        calibration = self.calibrating.standing(policy, world_id, present.revision, generation)
+        return WorldView(present, world_id, summary, guarantee, generation, calibration)
 
     async def worlds(self, policy: str | None, caller: Caller = ANYONE) -> list[WorldRecord]:
         """Worlds that hold observations or were reset, and that the caller may see."""

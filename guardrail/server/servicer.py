@@ -20,6 +20,7 @@ from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract, recent, tracing
 from guardrail.server.admission import Door
 from guardrail.server.budgets import SessionView
+from guardrail.server.calibrating import calibration_message
 from guardrail.server.listing import decisions_page, escalation_message, escalations_page, place_of
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
@@ -342,6 +343,7 @@ def _result(appended: Appended) -> pb.ReportResult:
 
 def _world(view: WorldView) -> pb.World:
     summary = view.summary
+    calibration = None if view.calibration is None else calibration_message(view.calibration)
     return pb.World(
         policy=view.policy.name,
         policy_revision=view.policy.revision,
@@ -354,6 +356,7 @@ def _world(view: WorldView) -> pb.World:
         top=summary.top,
         guarantee=guarantee_to_proto(view.guarantee),
         generation=view.generation,
+        calibration=calibration,
     )
 
 
