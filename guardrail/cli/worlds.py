@@ -22,7 +22,7 @@ from guardrail.cli.console import (
 from guardrail.cli.verdict import guarantee_lines, posterior_lines, print_lines
 
 if TYPE_CHECKING:
-    from guardrail.client.results import WorldEntry, WorldState
+    from guardrail.client.results import CalibrationState, WorldEntry, WorldState
 
 
 class _ShowUnlessNamed(TyperGroup):
@@ -111,8 +111,28 @@ def _show(state: WorldState, *, as_json: bool) -> None:
     console.print(f"{state.policy}, world {state.world}", style="bold")
     revision = ("policy revision", state.policy_revision)
     generation = [] if state.generation == 1 else [("generation", str(state.generation))]
-    lines = [*posterior_lines(state.posterior), *guarantee_lines(state.guarantee), *generation, revision]
-    print_lines(console, lines)
+    promises = [*guarantee_lines(state.guarantee), *calibration_lines(state.calibration)]
+    print_lines(console, [*posterior_lines(state.posterior), *promises, *generation, revision])
+
+
+def calibration_lines(found: CalibrationState | None) -> list[tuple[str, str]]:
+    """Promises against what came of them; nothing while no report can be compared."""
+    if found is None:
+        return []
+    told = "ALARM: harm is more frequent than the bounds allow" if found.alarm else "no alarm"
+    evidence = f"log e-value {found.log_e_value:.4g}, largest {found.log_e_peak:.4g}, alarm at {found.log_e_alarm:.4g}"
+    lines = [
+        (
+            "outcomes",
+            f"{found.outcomes} under decisions' ids, harm in {found.harms}; bounds add up to {found.bounds:.4g}",
+        ),
+        ("evidence", evidence),
+        ("", told),
+    ]
+    if found.predicted is not None:
+        interval = f"mean harm within [{found.harm_low:.4g}, {found.harm_high:.4g}]"
+        lines.append(("predicted", f"mean harm {found.predicted:.4g}; by the outcomes {interval}"))
+    return lines
 
 
 def _list(entries: list[WorldEntry], *, as_json: bool) -> None:

@@ -849,6 +849,62 @@ class ReportOutcomesResponse(_message.Message):
 Global___ReportOutcomesResponse: _TypeAlias = ReportOutcomesResponse  # noqa: Y015
 
 @_typing.final
+class ReportNotTakenRequest(_message.Message):
+    """Says that accepted actions were not carried out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    WORLD_FIELD_NUMBER: _builtins.int
+    DECISION_IDS_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Name of the policy."""
+    world: _builtins.str
+    """Id of the world."""
+    @_builtins.property
+    def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The decisions that accepted them; at most 1024. If any is unknown in this world, or its outcome was reported,
+        none is taken up.
+        """
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        world: _builtins.str = ...,
+        decision_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "policy", b"policy", "world", b"world"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportNotTakenRequest: _TypeAlias = ReportNotTakenRequest  # noqa: Y015
+
+@_typing.final
+class ReportNotTakenResponse(_message.Message):
+    """The answer to ReportNotTaken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_FIELD_NUMBER: _builtins.int
+    released: _builtins.int
+    """How many of them were awaited until now."""
+    def __init__(
+        self,
+        *,
+        released: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released", b"released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportNotTakenResponse: _TypeAlias = ReportNotTakenResponse  # noqa: Y015
+
+@_typing.final
 class GetWorldRequest(_message.Message):
     """Asks for one world."""
 
@@ -856,19 +912,23 @@ class GetWorldRequest(_message.Message):
 
     POLICY_FIELD_NUMBER: _builtins.int
     WORLD_FIELD_NUMBER: _builtins.int
+    HYPOTHESES_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the policy."""
     world: _builtins.str
     """Id of the world."""
+    hypotheses: _builtins.int
+    """List at most this many hypotheses, or, of a continuous class, parameters; 0 lists none."""
     def __init__(
         self,
         *,
         policy: _builtins.str = ...,
         world: _builtins.str = ...,
+        hypotheses: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hypotheses", b"hypotheses", "policy", b"policy", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -935,6 +995,10 @@ class World(_message.Message):
     TOP_FIELD_NUMBER: _builtins.int
     GUARANTEE_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    AWAITED_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    HYPOTHESES_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Name of the policy."""
     policy_revision: _builtins.str
@@ -963,6 +1027,22 @@ class World(_message.Message):
     def guarantee(self) -> Global___Guarantee:
         """What the bounds of this world promise."""
 
+    @_builtins.property
+    def awaited(self) -> Global___AwaitedOutcomes:
+        """Outcomes that accepted actions still owe; absent if the policy sets no time for reports."""
+
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """What was promised and predicted against what was reported; absent while no report can be compared."""
+
+    @_builtins.property
+    def hypotheses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
+        """The most probable hypotheses, most probable first; only as many as were asked for."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """The parameters of a continuous class, in the order of the policy; only as many as were asked for."""
+
     def __init__(
         self,
         *,
@@ -977,10 +1057,14 @@ class World(_message.Message):
         top: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         guarantee: Global___Guarantee | None = ...,
         generation: _builtins.int = ...,
+        awaited: Global___AwaitedOutcomes | None = ...,
+        calibration: Global___Calibration | None = ...,
+        hypotheses: _abc.Iterable[Global___Hypothesis] | None = ...,
+        parameters: _abc.Iterable[Global___Parameter] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_class_size", b"_class_size", "_entropy", b"_entropy", "_plausible", b"_plausible", "class_size", b"class_size", "entropy", b"entropy", "guarantee", b"guarantee", "plausible", b"plausible"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_class_size", b"_class_size", "_entropy", b"_entropy", "_plausible", b"_plausible", "awaited", b"awaited", "calibration", b"calibration", "class_size", b"class_size", "entropy", b"entropy", "guarantee", b"guarantee", "plausible", b"plausible"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_class_size", b"_class_size", "_entropy", b"_entropy", "_plausible", b"_plausible", "class_size", b"class_size", "entropy", b"entropy", "generation", b"generation", "guarantee", b"guarantee", "plausible", b"plausible", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "refuted", b"refuted", "top", b"top", "world", b"world"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_class_size", b"_class_size", "_entropy", b"_entropy", "_plausible", b"_plausible", "awaited", b"awaited", "calibration", b"calibration", "class_size", b"class_size", "entropy", b"entropy", "generation", b"generation", "guarantee", b"guarantee", "hypotheses", b"hypotheses", "parameters", b"parameters", "plausible", b"plausible", "policy", b"policy", "policy_revision", b"policy_revision", "posterior_revision", b"posterior_revision", "refuted", b"refuted", "top", b"top", "world", b"world"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__class_size: _TypeAlias = _typing.Literal["class_size"]  # noqa: Y015
     _WhichOneofArgType__class_size: _TypeAlias = _typing.Literal["_class_size", b"_class_size"]  # noqa: Y015
@@ -996,6 +1080,228 @@ class World(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__plausible) -> _WhichOneofReturnType__plausible | None: ...
 
 Global___World: _TypeAlias = World  # noqa: Y015
+
+@_typing.final
+class AwaitedOutcomes(_message.Message):
+    """Outcomes that accepted actions owe: those of the present generation that no report under the decision's id settled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHIN_SECONDS_FIELD_NUMBER: _builtins.int
+    OVERDUE_ACTION_FIELD_NUMBER: _builtins.int
+    AWAITED_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
+    OLDEST_DUE_FIELD_NUMBER: _builtins.int
+    OVERDUE_DECISIONS_FIELD_NUMBER: _builtins.int
+    ASSUMED_HARMS_FIELD_NUMBER: _builtins.int
+    within_seconds: _builtins.float
+    """Seconds after the decision in which a report is due."""
+    overdue_action: _builtins.str
+    """What an overdue outcome does to checks in this world: `reject`, `escalate` or `assume_harm`."""
+    awaited: _builtins.int
+    """Number of outcomes that are not reported and not overdue."""
+    overdue: _builtins.int
+    """Number of outcomes that are overdue."""
+    assumed_harms: _builtins.int
+    """Number of overdue outcomes that were taken for harm: bounds of this world promise nothing any more."""
+    @_builtins.property
+    def oldest_due(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest of all these was, or will be, due, UTC; absent if there is none."""
+
+    @_builtins.property
+    def overdue_decisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The decisions whose outcomes are overdue, oldest first; at most 20."""
+
+    def __init__(
+        self,
+        *,
+        within_seconds: _builtins.float = ...,
+        overdue_action: _builtins.str = ...,
+        awaited: _builtins.int = ...,
+        overdue: _builtins.int = ...,
+        oldest_due: _timestamp_pb2.Timestamp | None = ...,
+        overdue_decisions: _abc.Iterable[_builtins.str] | None = ...,
+        assumed_harms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_due", b"oldest_due"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assumed_harms", b"assumed_harms", "awaited", b"awaited", "oldest_due", b"oldest_due", "overdue", b"overdue", "overdue_action", b"overdue_action", "overdue_decisions", b"overdue_decisions", "within_seconds", b"within_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitedOutcomes: _TypeAlias = AwaitedOutcomes  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """What decisions promised and predicted, against the outcomes that were reported under their ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    HARMS_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
+    LOG_E_VALUE_FIELD_NUMBER: _builtins.int
+    LOG_E_PEAK_FIELD_NUMBER: _builtins.int
+    LOG_E_ALARM_FIELD_NUMBER: _builtins.int
+    ALARM_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    HARM_LOW_FIELD_NUMBER: _builtins.int
+    HARM_HIGH_FIELD_NUMBER: _builtins.int
+    outcomes: _builtins.int
+    """Number of outcomes compared."""
+    harms: _builtins.int
+    """How many of them are harm."""
+    bounds: _builtins.float
+    """Sum of their harm bounds."""
+    log_e_value: _builtins.float
+    """Evidence that harm is more frequent than the bounds allow, now: log of an e-value, in nats."""
+    log_e_peak: _builtins.float
+    """The largest that it ever was."""
+    log_e_alarm: _builtins.float
+    """At this much there is an alarm."""
+    alarm: _builtins.bool
+    """True if there was one: the bounds, or the reports, are wrong. Without cause it has the probability exp(-log_e_alarm)
+    at most, on top of the bounds' delta.
+    """
+    predicted: _builtins.float
+    """Mean predicted harm; absent if the policy predicts none that an outcome shows."""
+    harm_low: _builtins.float
+    """Confidence sequence for the mean probability of harm, at the same level; absent with `predicted`."""
+    harm_high: _builtins.float
+    """Its upper end."""
+    def __init__(
+        self,
+        *,
+        outcomes: _builtins.int = ...,
+        harms: _builtins.int = ...,
+        bounds: _builtins.float = ...,
+        log_e_value: _builtins.float = ...,
+        log_e_peak: _builtins.float = ...,
+        log_e_alarm: _builtins.float = ...,
+        alarm: _builtins.bool = ...,
+        predicted: _builtins.float | None = ...,
+        harm_low: _builtins.float | None = ...,
+        harm_high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_harm_high", b"_harm_high", "_harm_low", b"_harm_low", "_predicted", b"_predicted", "harm_high", b"harm_high", "harm_low", b"harm_low", "predicted", b"predicted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_harm_high", b"_harm_high", "_harm_low", b"_harm_low", "_predicted", b"_predicted", "alarm", b"alarm", "bounds", b"bounds", "harm_high", b"harm_high", "harm_low", b"harm_low", "harms", b"harms", "log_e_alarm", b"log_e_alarm", "log_e_peak", b"log_e_peak", "log_e_value", b"log_e_value", "outcomes", b"outcomes", "predicted", b"predicted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__harm_high: _TypeAlias = _typing.Literal["harm_high"]  # noqa: Y015
+    _WhichOneofArgType__harm_high: _TypeAlias = _typing.Literal["_harm_high", b"_harm_high"]  # noqa: Y015
+    _WhichOneofReturnType__harm_low: _TypeAlias = _typing.Literal["harm_low"]  # noqa: Y015
+    _WhichOneofArgType__harm_low: _TypeAlias = _typing.Literal["_harm_low", b"_harm_low"]  # noqa: Y015
+    _WhichOneofReturnType__predicted: _TypeAlias = _typing.Literal["predicted"]  # noqa: Y015
+    _WhichOneofArgType__predicted: _TypeAlias = _typing.Literal["_predicted", b"_predicted"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__harm_high) -> _WhichOneofReturnType__harm_high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__harm_low) -> _WhichOneofReturnType__harm_low | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted) -> _WhichOneofReturnType__predicted | None: ...
+
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
+
+@_typing.final
+class Hypothesis(_message.Message):
+    """One hypothesis of a class that can be enumerated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParametersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    LOG_POSTERIOR_FIELD_NUMBER: _builtins.int
+    PLAUSIBLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """How the policy or the family calls it."""
+    log_posterior: _builtins.float
+    """Its log posterior mass, in nats."""
+    plausible: _builtins.bool
+    """True if it is in the plausible set that bounds rest on."""
+    @_builtins.property
+    def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Its parameters by name, each in the unit of the policy."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        parameters: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        log_posterior: _builtins.float = ...,
+        plausible: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_posterior", b"log_posterior", "name", b"name", "parameters", b"parameters", "plausible", b"plausible"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hypothesis: _TypeAlias = Hypothesis  # noqa: Y015
+
+@_typing.final
+class Parameter(_message.Message):
+    """One parameter of a continuous class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    DEVIATION_FIELD_NUMBER: _builtins.int
+    PLAUSIBLE_LOW_FIELD_NUMBER: _builtins.int
+    PLAUSIBLE_HIGH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """How the policy or the family calls it."""
+    mean: _builtins.float
+    """Its posterior mean."""
+    deviation: _builtins.float
+    """Its posterior standard deviation."""
+    plausible_low: _builtins.float
+    """Least value in the plausible set that bounds rest on; absent if it is not known, or the set is empty."""
+    plausible_high: _builtins.float
+    """Largest value in it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        mean: _builtins.float = ...,
+        deviation: _builtins.float = ...,
+        plausible_low: _builtins.float | None = ...,
+        plausible_high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_plausible_high", b"_plausible_high", "_plausible_low", b"_plausible_low", "plausible_high", b"plausible_high", "plausible_low", b"plausible_low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_plausible_high", b"_plausible_high", "_plausible_low", b"_plausible_low", "deviation", b"deviation", "mean", b"mean", "name", b"name", "plausible_high", b"plausible_high", "plausible_low", b"plausible_low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__plausible_high: _TypeAlias = _typing.Literal["plausible_high"]  # noqa: Y015
+    _WhichOneofArgType__plausible_high: _TypeAlias = _typing.Literal["_plausible_high", b"_plausible_high"]  # noqa: Y015
+    _WhichOneofReturnType__plausible_low: _TypeAlias = _typing.Literal["plausible_low"]  # noqa: Y015
+    _WhichOneofArgType__plausible_low: _TypeAlias = _typing.Literal["_plausible_low", b"_plausible_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__plausible_high) -> _WhichOneofReturnType__plausible_high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__plausible_low) -> _WhichOneofReturnType__plausible_low | None: ...
+
+Global___Parameter: _TypeAlias = Parameter  # noqa: Y015
 
 @_typing.final
 class ListWorldsRequest(_message.Message):
@@ -1088,6 +1394,68 @@ class WorldEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorldEntry: _TypeAlias = WorldEntry  # noqa: Y015
+
+@_typing.final
+class ListDecisionsRequest(_message.Message):
+    """Asks for records of the decision log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    WORLD_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Only decisions of this policy, if set."""
+    world: _builtins.str
+    """Only decisions of this world, if set."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100."""
+    page_token: _builtins.str
+    """The token of the page before, empty for the first."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        world: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "policy", b"policy", "world", b"world"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsRequest: _TypeAlias = ListDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListDecisionsResponse(_message.Message):
+    """The answer to ListDecisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionRecord]:
+        """The records, newest first."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___DecisionRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
 
 @_typing.final
 class GetDecisionRequest(_message.Message):

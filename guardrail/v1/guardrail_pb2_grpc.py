@@ -65,6 +65,16 @@ class GuardrailServiceStub:
                 request_serializer=guardrail_dot_v1_dot_guardrail__pb2.ListWorldsRequest.SerializeToString,
                 response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ListWorldsResponse.FromString,
                 _registered_method=True)
+        self.ReportNotTaken = channel.unary_unary(
+                '/guardrail.v1.GuardrailService/ReportNotTaken',
+                request_serializer=guardrail_dot_v1_dot_guardrail__pb2.ReportNotTakenRequest.SerializeToString,
+                response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ReportNotTakenResponse.FromString,
+                _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/guardrail.v1.GuardrailService/ListDecisions',
+                request_serializer=guardrail_dot_v1_dot_guardrail__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ListDecisionsResponse.FromString,
+                _registered_method=True)
         self.GetDecision = channel.unary_unary(
                 '/guardrail.v1.GuardrailService/GetDecision',
                 request_serializer=guardrail_dot_v1_dot_guardrail__pb2.GetDecisionRequest.SerializeToString,
@@ -160,6 +170,20 @@ class GuardrailServiceServicer:
 
     def ListWorlds(self, request, context):
         """Worlds that hold observations or were reset, sorted by policy and world.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportNotTaken(self, request, context):
+        """Says that accepted actions were not carried out, so that no outcome of them is awaited. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """Records of the decision log, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -271,6 +295,16 @@ def add_GuardrailServiceServicer_to_server(servicer, server):
                     servicer.ListWorlds,
                     request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ListWorldsRequest.FromString,
                     response_serializer=guardrail_dot_v1_dot_guardrail__pb2.ListWorldsResponse.SerializeToString,
+            ),
+            'ReportNotTaken': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportNotTaken,
+                    request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ReportNotTakenRequest.FromString,
+                    response_serializer=guardrail_dot_v1_dot_guardrail__pb2.ReportNotTakenResponse.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=guardrail_dot_v1_dot_guardrail__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=guardrail_dot_v1_dot_guardrail__pb2.ListDecisionsResponse.SerializeToString,
             ),
             'GetDecision': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDecision,
@@ -486,6 +520,60 @@ class GuardrailService:
             '/guardrail.v1.GuardrailService/ListWorlds',
             guardrail_dot_v1_dot_guardrail__pb2.ListWorldsRequest.SerializeToString,
             guardrail_dot_v1_dot_guardrail__pb2.ListWorldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportNotTaken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guardrail.v1.GuardrailService/ReportNotTaken',
+            guardrail_dot_v1_dot_guardrail__pb2.ReportNotTakenRequest.SerializeToString,
+            guardrail_dot_v1_dot_guardrail__pb2.ReportNotTakenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guardrail.v1.GuardrailService/ListDecisions',
+            guardrail_dot_v1_dot_guardrail__pb2.ListDecisionsRequest.SerializeToString,
+            guardrail_dot_v1_dot_guardrail__pb2.ListDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

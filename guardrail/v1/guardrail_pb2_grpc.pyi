@@ -56,6 +56,10 @@ class GuardrailServiceStub:
     """The posterior of one world at a glance."""
     ListWorlds: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ListWorldsRequest, _guardrail_pb2.ListWorldsResponse]
     """Worlds that hold observations or were reset, sorted by policy and world."""
+    ReportNotTaken: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ReportNotTakenRequest, _guardrail_pb2.ReportNotTakenResponse]
+    """Says that accepted actions were not carried out, so that no outcome of them is awaited. Idempotent."""
+    ListDecisions: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.ListDecisionsRequest, _guardrail_pb2.ListDecisionsResponse]
+    """Records of the decision log, newest first."""
     GetDecision: _grpc.UnaryUnaryMultiCallable[_guardrail_pb2.GetDecisionRequest, _guardrail_pb2.GetDecisionResponse]
     """One record of the decision log."""
     WatchDecisions: _grpc.UnaryStreamMultiCallable[_guardrail_pb2.WatchDecisionsRequest, _guardrail_pb2.WatchDecisionsResponse]
@@ -105,6 +109,10 @@ class GuardrailServiceAsyncStub(GuardrailServiceStub):
     """The posterior of one world at a glance."""
     ListWorlds: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ListWorldsRequest, _guardrail_pb2.ListWorldsResponse]  # type: ignore[assignment]
     """Worlds that hold observations or were reset, sorted by policy and world."""
+    ReportNotTaken: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ReportNotTakenRequest, _guardrail_pb2.ReportNotTakenResponse]  # type: ignore[assignment]
+    """Says that accepted actions were not carried out, so that no outcome of them is awaited. Idempotent."""
+    ListDecisions: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.ListDecisionsRequest, _guardrail_pb2.ListDecisionsResponse]  # type: ignore[assignment]
+    """Records of the decision log, newest first."""
     GetDecision: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.GetDecisionRequest, _guardrail_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """One record of the decision log."""
     WatchDecisions: _aio.UnaryStreamMultiCallable[_guardrail_pb2.WatchDecisionsRequest, _guardrail_pb2.WatchDecisionsResponse]  # type: ignore[assignment]
@@ -187,6 +195,22 @@ class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_guardrail_pb2.ListWorldsResponse, _abc.Awaitable[_guardrail_pb2.ListWorldsResponse]]:
         """Worlds that hold observations or were reset, sorted by policy and world."""
+
+    @_abc_1.abstractmethod
+    def ReportNotTaken(
+        self,
+        request: _guardrail_pb2.ReportNotTakenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guardrail_pb2.ReportNotTakenResponse, _abc.Awaitable[_guardrail_pb2.ReportNotTakenResponse]]:
+        """Says that accepted actions were not carried out, so that no outcome of them is awaited. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ListDecisions(
+        self,
+        request: _guardrail_pb2.ListDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guardrail_pb2.ListDecisionsResponse, _abc.Awaitable[_guardrail_pb2.ListDecisionsResponse]]:
+        """Records of the decision log, newest first."""
 
     @_abc_1.abstractmethod
     def GetDecision(

@@ -67,6 +67,8 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "ReportOutcomes": _rule(Scope.WORLD, Role.REPORTER),
         "GetWorld": _rule(Scope.WORLD, *_LOOKING),
         "ListWorlds": _rule(Scope.SEEN, *_LOOKING),
+        "ReportNotTaken": _rule(Scope.WORLD, Role.REPORTER),
+        "ListDecisions": _rule(Scope.SEEN, Role.APPROVER, *_LOOKING),
         "GetDecision": _rule(Scope.SEEN, Role.APPROVER, *_LOOKING),
         "WatchDecisions": _rule(Scope.SEEN, Role.APPROVER, *_LOOKING),
         "ListPolicies": _rule(Scope.SEEN, *Role),
