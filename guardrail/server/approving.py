@@ -137,8 +137,8 @@ class Approving:
         require_another(before, caller)
         if approve and (await self.view(before)).decision is None:
             raise EscalationNotFound(
-                f"the decision of escalation {escalation_id!r}, which says what would be approved, is not in the log: "
-                "let the agent ask again"
+                f"the decision of escalation {escalation_id!r}, which says what would be approved, is not in the log "
+                "(yet): look again, or let the agent ask again"
             )
         now = self._clock()
         after = await self._writer.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -417,6 +418,9 @@ def test_of_replicas_that_use_an_approval_at_once_one_passes(start_service, post
     with services[0].client() as left, services[1].client() as right:
         for _ in range(4):
             one = escalate(left)
+            end = time.monotonic() + 30
+            while pending(right)[one].decision is None:  # the other one writes it soon
+                assert time.monotonic() < end
             approve(right, one)
             start = threading.Barrier(2)
 
