@@ -42,6 +42,8 @@ from guardrail.server.calibrating import Calibrating
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
 from guardrail.server.outcome_watch import Standing
+from guardrail.server.recent import Listed, RecentDecisions
+from guardrail.server.recent import Place as DecisionPlace
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.resetting import Resetting
 from guardrail.server.security.grants import ANYONE, Caller
@@ -102,6 +104,7 @@ class Service:
         self._metrics = metrics
         self._resetting = Resetting(registry, writer, store)
         self._quota = WorldQuota(store)
+        self._recent = RecentDecisions(writer, store)
         self._approving = Approving(writer, store, metrics)
         self._budgets = Budgets(writer, store, metrics)
         self.calibrating = Calibrating(registry, writer, store, metrics, shared=following.shared)
@@ -310,8 +313,8 @@ class Service:
             raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")
         return results
 
-    async def world(self, policy: str, world_id: str) -> WorldView:
-        """The posterior of a world at a glance.
+    async def world(self, policy: str, world_id: str, hypotheses: int = 0) -> WorldView:
+        """The posterior of a world at a glance, and so many of its hypotheses, or parameters, in full.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises WorldNotFound: if the world holds no observation.
@@ -321,7 +324,7 @@ class Service:
         world = self._registry.find_world(loaded, world_id)
         if world is None:
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
-        summary, guarantee = await world.summary()
+        summary, guarantee = await world.summary(hypotheses)
         present, generation = world.judge.policy, world.log_generation
         calibration = self.calibrating.standing(policy, world_id, present.revision, generation)
         return WorldView(present, world_id, summary, guarantee, generation, calibration)
@@ -369,6 +372,16 @@ class Service:
         if found is None or not caller.sees("GetDecision", found.verdict.policy, found.verdict.world):
             raise DecisionNotFound(f"no decision {decision_id!r} is in the log")
         return found
+
+    async def decisions(
+        self, policy: str, world: str, after: DecisionPlace | None, limit: int, caller: Caller = ANYONE
+    ) -> tuple[list[Listed], DecisionPlace | None]:
+        """Decisions that the caller may see, newest first, and where the next page begins; None on the last.
+
+        :raises InvalidInput: if the page before ended with a decision that a crash has lost since.
+        :raises StoreError: if the store cannot be read.
+        """
+        return await self._recent.page(policy, world, after, limit, caller)
 
     async def resolve_escalation(
         self, escalation_id: str, digest: str, approve: bool, note: str, caller: Caller = ANYONE

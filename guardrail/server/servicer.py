@@ -13,14 +13,15 @@ import grpc
 import grpc.aio
 import structlog
 
+from guardrail import wire_posterior
 from guardrail.domain import Decision, HarmBudget, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
-from guardrail.server import contract, tracing
+from guardrail.server import contract, recent, tracing
 from guardrail.server.admission import Door
 from guardrail.server.budgets import SessionView
 from guardrail.server.calibrating import calibration_message
-from guardrail.server.listing import escalation_message, escalations_page, place_of
+from guardrail.server.listing import decisions_page, escalation_message, escalations_page, place_of
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
 from guardrail.server.requests import admit
@@ -192,8 +193,16 @@ class Servicer:
         return pb.ReportOutcomesResponse(results=map(_result, results))
 
     @unary
+    async def ReportNotTaken(self, request: Any, context: Context, caller: Caller) -> pb.ReportNotTakenResponse:
+        await abort(context, "METHOD_UNKNOWN", "this service awaits no outcomes")
+        raise AssertionError
+
+    @unary
     async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
-        return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
+        view = await self._service.world(request.policy, request.world, request.hypotheses)
+        answer = pb.GetWorldResponse(world=_world(view))
+        wire_posterior.tell(view.summary.detail, answer.world)
+        return answer
 
     @unary
     async def ListWorlds(self, request: Any, context: Context, caller: Caller) -> pb.ListWorldsResponse:
@@ -207,6 +216,12 @@ class Servicer:
             for r in page
         ]
         return pb.ListWorldsResponse(worlds=entries, next_page_token=token)
+
+    @unary
+    async def ListDecisions(self, request: Any, context: Context, caller: Caller) -> pb.ListDecisionsResponse:
+        after, limit = recent.place_of(request.page_token), request.page_size or 100
+        listed, following = await self._service.decisions(request.policy, request.world, after, limit, caller)
+        return decisions_page(listed, following, _decision)
 
     @unary
     async def GetDecision(self, request: Any, context: Context, caller: Caller) -> pb.GetDecisionResponse:

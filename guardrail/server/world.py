@@ -12,7 +12,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -186,8 +186,11 @@ class World:
             await waiter
         self._require_usable()
 
-    async def summary(self) -> tuple[PosteriorSummary, Guarantee]:
+    async def summary(self, detail: int = 0) -> tuple[PosteriorSummary, Guarantee]:
         """The posterior at a glance, and what bounds from it promise: nothing once it is refuted or failed.
+
+        Args:
+            detail: most hypotheses, or parameters, to tell of in full.
 
         :raises WorldUnavailable: if the posterior is lost.
         """
@@ -196,6 +199,8 @@ class World:
 
         def look() -> tuple[PosteriorSummary, Guarantee]:
             summary = oracle.summary(state)
+            if detail:
+                summary = replace(summary, detail=oracle.detail(state, detail))
             void = summary.refuted or oracle.failed(state)
             promise = NO_GUARANTEE if void else self.judge.promised(oracle.guarantee)
             return summary, in_generation(promise, generation)

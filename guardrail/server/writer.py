@@ -193,6 +193,10 @@ class Writer:
         """A decision that waits to be written; None if it does not wait."""
         return next((d for d in tuple(self._queues.decisions) if d.verdict.decision_id == decision_id), None)
 
+    def waiting_decisions(self) -> list[LoggedDecision]:
+        """Decisions that wait to be written, newest first."""
+        return list(reversed(tuple(self._queues.decisions)))
+
     def close(self) -> None:
         """Write what is queued and stop. Blocks."""
         with self._wake:

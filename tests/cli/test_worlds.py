@@ -58,7 +58,7 @@ def test_a_world_shows_its_posterior(cli, told):
     ]
     assert result.json["calibration"] is None
     posterior = result.json["posterior"]
-    assert list(posterior) == ["revision", "refuted", "class_size", "plausible", "entropy", "top"]
+    assert list(posterior) == ["revision", "refuted", "class_size", "plausible", "entropy", "top", "detail"]
     assert (posterior["revision"], posterior["class_size"]) == (3, 3)
     weights = {"fair": 0.5 * 0.5**3, "mild": 0.3 * 0.9**3, "wild": 0.2 * 0.1**3}
     for name, weight in weights.items():

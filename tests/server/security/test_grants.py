@@ -11,12 +11,13 @@ METHODS = sorted(method.name for method in contract.POOL.FindServiceByName(contr
 # Written out once more, so that no change of the table goes unseen.
 MAY = {
     "agent": {"CheckAction", "CheckActions", "GetSession", "ListPolicies", "GetPolicy"},
-    "reporter": {"ReportOutcome", "ReportOutcomes", "ListPolicies", "GetPolicy"},
+    "reporter": {"ReportOutcome", "ReportOutcomes", "ReportNotTaken", "ListPolicies", "GetPolicy"},
     "approver": {
         "ListEscalations",
         "ResolveEscalation",
         "GetSession",
         "GetDecision",
+        "ListDecisions",
         "WatchDecisions",
         "ListPolicies",
         "GetPolicy",
@@ -27,6 +28,7 @@ MAY = {
         "GetSession",
         "ListEscalations",
         "GetDecision",
+        "ListDecisions",
         "WatchDecisions",
         "ListPolicies",
         "GetPolicy",
