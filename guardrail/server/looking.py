@@ -27,6 +27,8 @@ LOOK_SECONDS: Final = 2.0
 """Between two looks at the worlds that have moved on."""
 SHARE: Final = 0.02
 """Of the time, at most, that is spent on looking at one world."""
+SHARE_OF_ALL: Final = 0.1
+"""Of the time, at most, that is spent on looking at all of them."""
 
 Key = tuple[str, str]
 """Policy name and world id."""
@@ -86,9 +88,10 @@ class Looking:
 
     async def _run(self) -> None:
         while True:
+            began = time.monotonic()
             await self.look()
             self._forget_gone()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(max(LOOK_SECONDS, (time.monotonic() - began) / SHARE_OF_ALL))
 
     async def _look_at(self, key: Key) -> None:
         loaded = self._registry.find_policy(key[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import time
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from guardrail.policy import Policy
-    from guardrail.store.base import DecisionRecord, Store
+    from guardrail.store.base import DecisionRecord, ObservationRecord, Store
 
 CHUNK: Final = 256
 """Reports that are read in one go: others get their turn in between."""
+PIECE: Final = 16
+"""Reports after which the interpreter is let go of: the event loop would else wait for a whole switch interval."""
+BREATH_SECONDS: Final = 1e-5
+"""For how long at least."""
 SECONDS_FOR_DECISIONS: Final = 5.0
 """How long a report whose decision is not in the log is waited with, where another replica may have yet to write it."""
 
@@ -119,29 +124,33 @@ class OutcomeWatch:
             if last is None or last.observation_id != self._last_id:
                 self._start()
                 return Progress.MORE
-        told: list[Outcome] = []
-        progress, read = Progress.LEVEL, 0
-        unnamed, unusable = self._unnamed, self._unusable
-        taken, last_id = self._taken, self._last_id
-        for report in islice(reports, CHUNK):
-            record = self._find(report.observation_id)
-            if record is None and not self._waited(report.sequence, now):
-                progress = Progress.HELD
-                break
-            read += 1
-            taken, last_id = report.sequence, report.observation_id
-            found = outcome_of(report, record, (policy, world, generation), self._policy_of)
-            if found is None:
-                unnamed += 1
-            elif found.record is not None and found.record.policy_revision != self._policy.revision:
-                continue  # that revision had a guarantee, and has evidence, of its own
-            elif isinstance(found, Unusable):
-                unusable += 1
-            else:
-                told.append(found)
-        self._compared.take(told, ALPHA)
-        self._unnamed, self._unusable, self._taken, self._last_id = unnamed, unusable, taken, last_id
-        return Progress.MORE if read == CHUNK else progress
+        read, told = 0, list[Outcome]()
+        try:
+            for report in islice(reports, CHUNK):
+                record = self._find(report.observation_id)
+                if record is None and not self._waited(report.sequence, now):
+                    return Progress.HELD
+                found = outcome_of(report, record, (policy, world, generation), self._policy_of)
+                self._count(report, found, told)
+                read += 1
+                if read % PIECE == 0:
+                    self._compared.take(told, ALPHA)
+                    told.clear()
+                    time.sleep(BREATH_SECONDS)
+        finally:  # what is counted as read is taken up, whatever came after it
+            self._compared.take(told, ALPHA)
+        return Progress.MORE if read == CHUNK else Progress.LEVEL
+
+    def _count(self, report: ObservationRecord, found: Outcome | Unusable | None, told: list[Outcome]) -> None:
+        if found is None:
+            self._unnamed += 1
+        elif found.record is not None and found.record.policy_revision != self._policy.revision:
+            pass  # that revision had a guarantee, and has evidence, of its own
+        elif isinstance(found, Unusable):
+            self._unusable += 1
+        else:
+            told.append(found)
+        self._taken, self._last_id = report.sequence, report.observation_id
 
     def _policy_of(self, revision: str) -> Policy | str:
         return self._policy if revision == self._policy.revision else f"revision {revision[:12]} is not the present one"

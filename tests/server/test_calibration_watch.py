@@ -169,3 +169,33 @@ def test_a_chain_of_receipts_that_somebody_changed_is_counted(service, client, t
     database.close()
     client.check(policy="coin", world="w", context={}, action=LOW)
     until(lambda: service.metric("guardrail_decision_log_damaged_total") > 0)
+
+
+def test_replicas_over_one_database_find_the_same(wrong, start_service, postgres_url):
+    """Each decides and reports what the other one decided; both compare everything in the order of the log."""
+    one, other = (start_service(store=postgres_url) for _ in range(2))
+    with one.client() as here, other.client() as there:
+        for number in range(20):
+            first, second = (here, there) if number % 2 else (there, here)
+            verdict = first.check(policy="coin", world="w", context={}, action=LOW)
+            second.report(
+                policy="coin",
+                world="w",
+                context={},
+                action=LOW,
+                outcome=number > 0,
+                observation_id=verdict.decision_id,
+            )
+        found = [compared(client, 20) for client in (here, there)]
+        for client in (here, there):
+            (notice,) = client.check(policy="coin", world="w", context={}, action=LOW).notices
+            assert notice.code is ReasonCode.CALIBRATION_ALARM
+    store = open_store(postgres_url, read_only=True)
+    offline = Calibration(store)
+    for _ in offline.run():
+        pass
+    store.close()
+    (row,) = offline.rows
+    assert found[0] == found[1]
+    assert (found[0].log_e_value, found[0].log_e_peak) == (row.evidence.log_e_value, row.evidence.peak)
+    assert (found[0].outcomes, found[0].harms, found[0].bounds) == (row.outcomes, row.harms, row.bounds)

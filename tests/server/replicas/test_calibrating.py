@@ -139,6 +139,7 @@ def test_what_replicas_find_is_what_the_command_finds_also_after_a_restart(
 ):
     monkeypatch.setattr(calibrating, "SECONDS_FOR_DECISIONS", 1.0)
     monkeypatch.setattr(outcome_watch, "CHUNK", 3)
+    monkeypatch.setattr(outcome_watch, "PIECE", 2)
     kinds = list(kinds)
 
     async def story():
