@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
+from guardrail import wire_posterior
 from guardrail.client._call import Call
 from guardrail.client._failures import no_service, no_verdict
 from guardrail.client.results import (
+    CalibrationState,
     CheckedActions,
     LoggedDecision,
     PolicyCheck,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
 
+MAX_HYPOTHESES: Final = 1_000
+"""Most hypotheses that may be asked for at once."""
 DECISIONS_PAGE: Final = 200
 """Decisions that are asked for at once."""
 
@@ -235,13 +239,20 @@ def _generation(number: int) -> int:
 # ---------------------------------------------------------------- reads
 
 
-def world(policy: str, name: str) -> Call[WorldState]:
-    """GetWorld."""
+def world(policy: str, name: str, hypotheses: int = 0) -> Call[WorldState]:
+    """GetWorld. More hypotheses than were asked for are malformed.
+
+    :raises ValueError: if `hypotheses` is not a number from 0 to MAX_HYPOTHESES.
+    """
+    if not 0 <= hypotheses <= MAX_HYPOTHESES:
+        raise ValueError(f"hypotheses is a number from 0 to {MAX_HYPOTHESES}, not {hypotheses}")
 
     def decode(data: bytes) -> WorldState:
         reply = pb.GetWorldResponse.FromString(data)
         require(reply, "world")
         message = reply.world
+        if max(len(message.hypotheses), len(message.parameters)) > hypotheses:
+            raise ValueError(f"more than {hypotheses} hypotheses are in it")
         posterior = PosteriorSummary(
             revision=message.posterior_revision,
             refuted=message.refuted,
@@ -250,12 +261,20 @@ def world(policy: str, name: str) -> Call[WorldState]:
             entropy=message.entropy if message.HasField("entropy") else None,
             # The wire's map has no order; the most probable come first again.
             top=dict(sorted(message.top.items(), key=lambda item: (-item[1], item[0]))),
+            detail=wire_posterior.detail_of(message),
         )
         guarantee = guarantee_from_proto(message.guarantee)
-        generation = _generation(message.generation)
-        return WorldState(message.policy, message.policy_revision, message.world, posterior, guarantee, generation)
+        return WorldState(
+            message.policy,
+            message.policy_revision,
+            message.world,
+            posterior,
+            guarantee,
+            _generation(message.generation),
+            calibration=_calibration(message.calibration) if message.HasField("calibration") else None,
+        )
 
-    return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name), decode, no_service)
+    return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name, hypotheses=hypotheses), decode, no_service)
 
 
 def worlds(policy: str | None, token: str) -> Call[tuple[list[WorldEntry], str]]:
@@ -406,6 +425,22 @@ def reset_world(policy: str, world: str, generation: int, reason: str) -> Call[W
 
     request = pb.ResetWorldRequest(policy=policy, world=world, generation=generation, reason=reason)
     return Call("ResetWorld", request, decode, no_service)
+
+
+def _calibration(message: pb.Calibration) -> CalibrationState:
+    predicted = message.HasField("predicted")
+    return CalibrationState(
+        outcomes=message.outcomes,
+        harms=message.harms,
+        bounds=message.bounds,
+        log_e_value=message.log_e_value,
+        log_e_peak=message.log_e_peak,
+        log_e_alarm=message.log_e_alarm,
+        alarm=message.alarm,
+        predicted=message.predicted if predicted else None,
+        harm_low=message.harm_low if predicted else None,
+        harm_high=message.harm_high if predicted else None,
+    )
 
 
 def _policy(message: pb.Policy) -> PolicyInfo:

@@ -69,6 +69,36 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationState:
+    """What decisions in a world promised and predicted, against the outcomes that were reported under their ids.
+
+    Attributes:
+        outcomes: number of outcomes compared.
+        harms: how many of them are harm.
+        bounds: sum of their harm bounds.
+        log_e_value: evidence that harm is more frequent than the bounds allow: log of an e-value, in nats.
+        log_e_peak: the largest that it ever was.
+        log_e_alarm: at this much there is an alarm; without cause it has the probability exp(-log_e_alarm) at most, on
+            top of the bounds' delta.
+        alarm: True if there was one: the bounds, or the reports, are wrong.
+        predicted: mean predicted harm; None if the policy predicts none that an outcome shows.
+        harm_low: lower end of a confidence sequence for the mean probability of harm; None with `predicted`.
+        harm_high: its upper end.
+    """
+
+    outcomes: int
+    harms: int
+    bounds: float
+    log_e_value: float
+    log_e_peak: float
+    log_e_alarm: float
+    alarm: bool
+    predicted: float | None
+    harm_low: float | None
+    harm_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorldState:
     """A world and its posterior at a glance.
 
@@ -79,6 +109,7 @@ class WorldState:
         posterior: what a person wants to know of its posterior.
         guarantee: what bounds of this world promise.
         generation: 1 for the first log of the world; each reset starts the next one.
+        calibration: promises against outcomes; None while no report can be compared.
     """
 
     policy: str
@@ -87,6 +118,7 @@ class WorldState:
     posterior: PosteriorSummary
     guarantee: Guarantee
     generation: int = 1
+    calibration: CalibrationState | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,14 +240,21 @@ class Client:
         """
         return self._run(_shared.report_many(policy, world, tuple(reports)), timeout)
 
-    def world(self, policy: str, world: str) -> WorldState:
+    def world(self, policy: str, world: str, *, hypotheses: int = 0) -> WorldState:
         """One world and its posterior at a glance.
 
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            hypotheses: tell in full, in `posterior.detail`, of at most so many of the most probable hypotheses, or
+                of a continuous class of its parameters; at most 1000.
+
+        :raises ValueError: if `hypotheses` is negative or too large.
         :raises WorldNotFound: if it does not exist.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return self._run(_shared.world(policy, world))
+        return self._run(_shared.world(policy, world, hypotheses))
 
     def worlds(self, policy: str | None = None) -> Iterator[WorldEntry]:
         """Worlds that hold observations, sorted by policy and world, fetched page by page.
@@ -334,7 +341,8 @@ class Client:
             note: for the record, at most 500 characters.
             timeout: seconds, instead of the client's.
 
-        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve, or its decision is not in
+            the log.
         :raises EscalationMismatch: if the digest is another one.
         :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
         :raises PermissionDenied: if the caller is the one who asked (SELF_APPROVAL), or approves nothing.

@@ -24,6 +24,7 @@ from guardrail.server.following import Following
 from guardrail.server.gauges import read_gauges
 from guardrail.server.health import Health, HealthServicer, States
 from guardrail.server.kernel import KernelThread
+from guardrail.server.looking import Looking
 from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
 from guardrail.server.security.gate import Gate
@@ -32,6 +33,7 @@ from guardrail.server.service import Service
 from guardrail.server.servicer import Servicer, UnknownMethods, generic_handler
 from guardrail.server.settings import ServerSettings
 from guardrail.server.tracing import start_tracing
+from guardrail.server.unanswered import Unanswered
 from guardrail.server.watchers import Watchers
 from guardrail.server.web_console import WebConsole
 from guardrail.server.writer import Writer
@@ -109,6 +111,9 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         stack.push_async_callback(following.close)
         door = Door(settings.max_checks_in_flight)
         service = Service(registry, writer, store, watchers, following, metrics)
+        background = (service.calibrating, Looking(registry, metrics), Unanswered(store, metrics))
+        for one in background:
+            stack.push_async_callback(one.close)
         servicer = Servicer(service, security.gate, metrics, door, tracer)
         read_gauges(metrics, door, registry, writer, watchers, following)
 
@@ -137,6 +142,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
             stack.push_async_callback(asyncio.to_thread, console.close)
         await registry.load()
         await following.start()
+        for one in background:
+            one.start()
         stack.enter_context(_reload_on_hangup(registry, security.gate))
         health.review()
         log.info("serving", port=port, policies=[p.name for p in registry.policies()])

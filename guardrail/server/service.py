@@ -38,8 +38,10 @@ from guardrail.policy import Policy
 from guardrail.server import tracing
 from guardrail.server.approving import Approving, EscalationView, Place
 from guardrail.server.budgets import Budgets, SessionView
+from guardrail.server.calibrating import Calibrating
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
+from guardrail.server.outcome_watch import Standing
 from guardrail.server.recent import Listed, RecentDecisions
 from guardrail.server.recent import Place as DecisionPlace
 from guardrail.server.registry import LoadedPolicy, Registry
@@ -75,10 +77,15 @@ class WorldView:
     summary: PosteriorSummary
     guarantee: Guarantee
     generation: int
+    calibration: Standing | None
 
 
 class Service:
-    """Checks, reports and reads. Call it from the event loop only."""
+    """Checks, reports and reads. Call it from the event loop only.
+
+    Attributes:
+        calibrating: watches whether outcomes are what was promised, once it is started.
+    """
 
     def __init__(
         self,
@@ -100,6 +107,7 @@ class Service:
         self._recent = RecentDecisions(writer, store)
         self._approving = Approving(writer, store, metrics)
         self._budgets = Budgets(writer, store, metrics)
+        self.calibrating = Calibrating(registry, writer, store, metrics, shared=following.shared)
 
     async def check(
         self,
@@ -155,6 +163,7 @@ class Service:
         bounds, posterior_revision, generation = await self._bounds(loaded, world_id, prepared, deadline, expires)
         _require_in_time(expires, "a bound was there")
         notices = self._registry.notices.present
+        notices += self.calibrating.notices(policy, world_id, judge.policy.revision, generation)
         if not judge.oracle.needs_current:
             notices += self._following.notices()
         verdicts = [
@@ -183,6 +192,7 @@ class Service:
             decision = LoggedDecision(verdict, kept_context, kept_action, now, caller.name, generation)
             self._writer.log_decision(decision, size)
             self._watchers.publish(decision)
+            self.calibrating.decided(decision, size)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
         tracing.decided(policy, verdicts)
         return verdicts
@@ -303,8 +313,8 @@ class Service:
             raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")
         return results
 
-    async def world(self, policy: str, world_id: str) -> WorldView:
-        """The posterior of a world at a glance.
+    async def world(self, policy: str, world_id: str, hypotheses: int = 0) -> WorldView:
+        """The posterior of a world at a glance, and so many of its hypotheses, or parameters, in full.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises WorldNotFound: if the world holds no observation.
@@ -314,8 +324,10 @@ class Service:
         world = self._registry.find_world(loaded, world_id)
         if world is None:
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
-        summary, guarantee = await world.summary()
-        return WorldView(world.judge.policy, world_id, summary, guarantee, world.log_generation)
+        summary, guarantee = await world.summary(hypotheses)
+        present, generation = world.judge.policy, world.log_generation
+        calibration = self.calibrating.standing(policy, world_id, present.revision, generation)
+        return WorldView(present, world_id, summary, guarantee, generation, calibration)
 
     async def worlds(self, policy: str | None, caller: Caller = ANYONE) -> list[WorldRecord]:
         """Worlds that hold observations or were reset, and that the caller may see."""
@@ -376,7 +388,8 @@ class Service:
     ) -> EscalationView:
         """Approve or deny an escalated action; the same words again are answered as before.
 
-        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve, or its decision is not in
+            the log.
         :raises PermissionDenied: SELF_APPROVAL if the caller is the one who asked.
         :raises EscalationMismatch: if the digest is another one.
         :raises EscalationClosed: if it was resolved otherwise before, or its time is over.

@@ -13,12 +13,14 @@ import grpc
 import grpc.aio
 import structlog
 
+from guardrail import wire_posterior
 from guardrail.domain import Decision, HarmBudget, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract, recent, tracing
 from guardrail.server.admission import Door
 from guardrail.server.budgets import SessionView
+from guardrail.server.calibrating import calibration_message
 from guardrail.server.listing import decisions_page, escalation_message, escalations_page, place_of
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
@@ -197,7 +199,10 @@ class Servicer:
 
     @unary
     async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
-        return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
+        view = await self._service.world(request.policy, request.world, request.hypotheses)
+        answer = pb.GetWorldResponse(world=_world(view))
+        wire_posterior.tell(view.summary.detail, answer.world)
+        return answer
 
     @unary
     async def ListWorlds(self, request: Any, context: Context, caller: Caller) -> pb.ListWorldsResponse:
@@ -338,6 +343,7 @@ def _result(appended: Appended) -> pb.ReportResult:
 
 def _world(view: WorldView) -> pb.World:
     summary = view.summary
+    calibration = None if view.calibration is None else calibration_message(view.calibration)
     return pb.World(
         policy=view.policy.name,
         policy_revision=view.policy.revision,
@@ -350,6 +356,7 @@ def _world(view: WorldView) -> pb.World:
         top=summary.top,
         guarantee=guarantee_to_proto(view.guarantee),
         generation=view.generation,
+        calibration=calibration,
     )
 
 

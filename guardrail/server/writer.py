@@ -359,6 +359,8 @@ class Writer:
             self._store.append_decisions([d.to_record() for d in batch])
         except Exception as error:
             self._metrics.decision_write_failed()
+            if isinstance(error, StoreCorrupt):
+                self._metrics.decision_log_damaged()
             if self._log_failure is None:
                 log.exception("decision_log_failed", waiting=len(self._queues.decisions))
             self._log_failure = str(error) if isinstance(error, GuardrailError) else type(error).__name__
