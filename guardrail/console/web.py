@@ -35,6 +35,8 @@ MAX_CONNECTIONS: Final = 512
 MAX_SOCKET_BYTES: Final = 2**18
 """Longest message that a page may send."""
 BEAT_SECONDS: Final = 1.0
+VERIFY_SECONDS: Final = 2.0
+"""How often the service is asked whether it still knows the credentials of those who have a page open."""
 SILENT_SECONDS: Final = 10.0
 """If its event loop did not run for so long, the console hangs."""
 CLOSE_SECONDS: Final = 5.0
@@ -151,10 +153,12 @@ class Console:
             return
         pulse.start()
         beating = asyncio.create_task(self._keep_beating(sessions, anyone, config))
+        verifying = asyncio.create_task(_keep_verifying(sessions))
         try:
             await self._server.serve(sockets=[setup.listener])
         finally:
             beating.cancel()
+            verifying.cancel()
             sessions.close()
             await asyncio.to_thread(pulse.stop)
 
@@ -174,6 +178,14 @@ class Console:
                 except OSError as error:
                     log.error("console_certificate_not_read", why=str(error))
             await asyncio.sleep(BEAT_SECONDS)
+
+
+async def _keep_verifying(sessions: Sessions) -> None:
+    """A page that only listens would not notice that its credential was revoked."""
+    while True:
+        await asyncio.sleep(VERIFY_SECONDS)
+        looking = [one.desk.policies() for one in sessions if one.pages]
+        await asyncio.gather(*looking, return_exceptions=True)  # the desk notes what matters: a credential refused
 
 
 def _stamp(files: tuple[Path, Path] | None) -> Any:

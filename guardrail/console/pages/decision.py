@@ -23,7 +23,7 @@ class Detail:
         self._desk = desk
         self._dialog: Any = ui.dialog().props('aria-label="Decision"')
         with self._dialog:
-            self._card: Any = ui.element("div").classes("card").props('role="document"')
+            self._card: Any = ui.element("div").classes("card")
 
     async def show(self, decision_id: str) -> None:
         """Ask for a decision and show it."""
