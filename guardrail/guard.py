@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from guardrail.awaiting import harm_assumed, reported_in_time
 from guardrail.budgets import MISSING, Ledger, refusal, terms_of
 from guardrail.domain import (
     NO_GUARANTEE,
@@ -155,7 +156,20 @@ class Judge:
 
     def promised(self, stated: Guarantee) -> Guarantee:
         """An oracle's guarantee with what the policy's way of reporting assumes besides."""
-        return self_reported(stated) if self.policy.spec.reporting.self_report else stated
+        reporting = self.policy.spec.reporting
+        if reporting.within is not None and self.policy.spec.mode == "enforce":
+            stated = reported_in_time(stated, reporting.within)
+        return self_reported(stated) if reporting.self_report else stated
+
+    def stated(self, guarantee: Guarantee, generation: int, *, assumed: bool) -> Guarantee:
+        """What bounds from a generation of a log promise, if the oracle states `guarantee`.
+
+        Args:
+            guarantee: the oracle's.
+            generation: of the log.
+            assumed: True if an outcome among those that they rest on was taken for harm.
+        """
+        return harm_assumed(guarantee) if assumed else in_generation(self.promised(guarantee), generation)
 
     def decide(
         self,
@@ -166,10 +180,12 @@ class Judge:
         notices: tuple[Reason, ...] = (),
         *,
         generation: int = 1,
+        assumed: bool = False,
     ) -> Verdict:
         """Turn a bound into a verdict. Without a sound bound the answer is always reject. Notices change nothing.
 
-        After a reset of the world, `generation` of its log is told in what the bound promises.
+        After a reset of the world, `generation` of its log is told in what the bound promises, which is nothing if it
+        rests on an outcome that was `assumed`.
         """
         thresholds = self.policy.spec.decision
         bound = _sound(bound)
@@ -183,7 +199,7 @@ class Judge:
             escalate_above=thresholds.escalate_above,
             predictive_harm=bound.predictive if bound is not None else None,
             cautious_hypothesis=bound.cautious if bound is not None else None,
-            guarantee=in_generation(self.promised(bound.guarantee), generation)
+            guarantee=self.stated(bound.guarantee, generation, assumed=assumed)
             if usable and bound is not None
             else NO_GUARANTEE,
             reasons=reasons,

@@ -19,10 +19,10 @@ from guardrail.cli.console import (
     errors,
     text_console,
 )
-from guardrail.cli.verdict import guarantee_lines, posterior_lines, print_lines
+from guardrail.cli.verdict import Line, guarantee_lines, posterior_lines, print_lines
 
 if TYPE_CHECKING:
-    from guardrail.client.results import WorldEntry, WorldState
+    from guardrail.client.results import AwaitedOutcomes, WorldEntry, WorldState
 
 
 class _ShowUnlessNamed(TyperGroup):
@@ -55,7 +55,7 @@ def show(
     tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the worlds that hold observations or were reset, or show what one of them believes."""
+    """List the worlds that hold observations, were reset or owe outcomes, or show what one of them believes."""
     if world is not None and policy is None:
         raise typer.BadParameter("say which policy's world: --policy NAME")
     with errors(as_json), connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
@@ -111,8 +111,23 @@ def _show(state: WorldState, *, as_json: bool) -> None:
     console.print(f"{state.policy}, world {state.world}", style="bold")
     revision = ("policy revision", state.policy_revision)
     generation = [] if state.generation == 1 else [("generation", str(state.generation))]
-    lines = [*posterior_lines(state.posterior), *guarantee_lines(state.guarantee), *generation, revision]
+    awaited = [] if state.awaited is None else awaited_lines(state.awaited)
+    lines = [*posterior_lines(state.posterior), *awaited, *guarantee_lines(state.guarantee), *generation, revision]
     print_lines(console, lines)
+
+
+def awaited_lines(awaited: AwaitedOutcomes) -> list[Line]:
+    """The outcomes that accepted actions owe."""
+    lines = [("outcomes awaited", f"{awaited.awaited}, each within {awaited.within:g} s of its decision")]
+    if awaited.overdue:
+        since = "" if awaited.oldest_due is None else f" since {awaited.oldest_due.isoformat(timespec='seconds')}"
+        lines.append(("outcomes overdue", f"{awaited.overdue}{since} ({awaited.overdue_action})"))
+        more = awaited.overdue - len(awaited.overdue_decisions)
+        shown = [*awaited.overdue_decisions, *([f"and {more} more"] if more > 0 else [])]
+        lines += [("of decisions" if i == 0 else "", decision) for i, decision in enumerate(shown)]
+    if awaited.assumed_harms:
+        lines.append(("taken for harm", f"{awaited.assumed_harms} outcomes that nobody reported in time"))
+    return lines
 
 
 def _list(entries: list[WorldEntry], *, as_json: bool) -> None:

@@ -232,6 +232,7 @@ class Registry:
             made.revision,
             generation=made.head.generation,
             last_id=made.last_id,
+            first_assumed=made.first_assumed,
         )
 
     async def close(self) -> None:
@@ -308,6 +309,7 @@ class Registry:
         *,
         generation: int = 0,
         last_id: str | None = None,
+        first_assumed: int | None = None,
     ) -> World:
         return World(
             judge,
@@ -319,6 +321,7 @@ class Registry:
             on_advance=self._maybe_snapshot,
             generation=generation,
             last_id=last_id,
+            first_assumed=first_assumed,
         )
 
     def _maybe_snapshot(self, world: World) -> None:

@@ -18,6 +18,7 @@ from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, Polic
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract, tracing
 from guardrail.server.admission import Door
+from guardrail.server.awaiting import AwaitedView
 from guardrail.server.budgets import SessionView
 from guardrail.server.listing import escalation_message, escalations_page, place_of
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
@@ -191,6 +192,11 @@ class Servicer:
         return pb.ReportOutcomesResponse(results=map(_result, results))
 
     @unary
+    async def ReportNotTaken(self, request: Any, context: Context, caller: Caller) -> pb.ReportNotTakenResponse:
+        released = await self._service.not_taken(request.policy, request.world, request.decision_ids, caller)
+        return pb.ReportNotTakenResponse(released=released)
+
+    @unary
     async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
         return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
 
@@ -327,7 +333,7 @@ def _result(appended: Appended) -> pb.ReportResult:
 
 def _world(view: WorldView) -> pb.World:
     summary = view.summary
-    return pb.World(
+    message = pb.World(
         policy=view.policy.name,
         policy_revision=view.policy.revision,
         world=view.world,
@@ -340,6 +346,23 @@ def _world(view: WorldView) -> pb.World:
         guarantee=guarantee_to_proto(view.guarantee),
         generation=view.generation,
     )
+    if view.awaited is not None:
+        message.awaited.CopyFrom(_awaited(view.awaited))
+    return message
+
+
+def _awaited(view: AwaitedView) -> pb.AwaitedOutcomes:
+    message = pb.AwaitedOutcomes(
+        within_seconds=view.within,
+        overdue_action=view.action,
+        awaited=view.state.awaited,
+        overdue=view.state.overdue,
+        overdue_decisions=view.overdue,
+        assumed_harms=view.state.assumed,
+    )
+    if view.state.oldest_due is not None:
+        message.oldest_due.FromNanoseconds(round(view.state.oldest_due * 1e9))
+    return message
 
 
 def _session(view: SessionView) -> pb.Session:

@@ -13,6 +13,7 @@ COMMANDS = [
     ["worlds", "show"],
     ["worlds", "reset"],
     ["session"],
+    ["not-taken"],
     ["decision"],
     ["health"],
     ["top"],
