@@ -9,7 +9,9 @@ outcome is taken for harm: nobody saw it, the data are not what any hypothesis s
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+import itertools
+import math
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -51,6 +53,41 @@ class Awaited:
     oldest_due: float | None = None
     oldest: str = ""
     assumed: int = 0
+
+
+@dataclass(slots=True)
+class Dues:
+    """Awaited outcomes of one world in memory. Those of a service are in its store.
+
+    Attributes:
+        within: seconds after the decision in which an outcome is due.
+        assumed: ids of the decisions whose outcomes were taken for harm.
+    """
+
+    within: float
+    assumed: set[str] = field(default_factory=set)
+    _open: dict[str, tuple[float, JsonObject, JsonObject]] = field(default_factory=dict)
+    _last: float = -math.inf
+
+    def add(self, decision_id: str, now: float, context: JsonObject, action: JsonObject) -> None:
+        """Await the outcome of an accepted action."""
+        self._last = max(self._last, now)
+        self._open[decision_id] = (self._last + self.within, context, action)
+
+    def settle(self, decision_id: str) -> None:
+        """Await it no longer; an id that is not awaited changes nothing."""
+        self._open.pop(decision_id, None)
+
+    def overdue(self, now: float) -> list[tuple[str, JsonObject, JsonObject]]:
+        """Decision id, context and action of those that are overdue, oldest first."""
+        late = itertools.takewhile(lambda one: one[1][0] <= now, self._open.items())  # added in the order of time
+        return [(decision_id, context, action) for decision_id, (_, context, action) in late]
+
+    def state(self, world: str, now: float) -> Awaited:
+        """What the world owes; without the times, which are of any clock."""
+        late = self.overdue(now)
+        oldest = late[0][0] if late else ""
+        return Awaited("", world, len(self._open) - len(late), len(late), None, oldest, len(self.assumed))
 
 
 def action_on_overdue(reporting: ReportingSpec) -> Decision:

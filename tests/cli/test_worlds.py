@@ -42,7 +42,15 @@ def test_no_worlds_is_no_error(cli, told):
 
 def test_a_world_shows_its_posterior(cli, told):
     result = cli("worlds", "worlds/red", "--policy", "coin", "--target", told.target, "--json")
-    assert list(result.json) == ["policy", "policy_revision", "world", "posterior", "guarantee", "generation"]
+    assert list(result.json) == [
+        "policy",
+        "policy_revision",
+        "world",
+        "posterior",
+        "guarantee",
+        "generation",
+        "awaited",
+    ]
     posterior = result.json["posterior"]
     assert list(posterior) == ["revision", "refuted", "class_size", "plausible", "entropy", "top"]
     assert (posterior["revision"], posterior["class_size"]) == (3, 3)

@@ -319,21 +319,23 @@ def test_what_nobody_was_told_is_not_awaited(clock, start_service, monkeypatch):
     entered, leave = threading.Event(), threading.Event()
 
     def slow(real, batch, now):
-        entered.set()
-        assert leave.wait(60)
+        if batch[0].world == "w":
+            entered.set()
+            assert leave.wait(60)
         return real(batch, now)
 
     broken_store(monkeypatch, await_outcomes=slow)
     service = start_service()
     with service.client() as client:
+        assert check(client, world="other").accepted  # from now on kernels are compiled
         with pytest.raises(NoVerdict):
-            check(client, timeout=0.5)
+            check(client, timeout=3.0)
         assert entered.is_set()
         leave.set()
         until(lambda: service.metric("guardrail_checks_without_verdict_total", reason="DEADLINE_EXCEEDED"))
         store = open_store(service.settings.store, read_only=True)
         try:
-            until(lambda: _states(store) == ["not_taken"])
+            until(lambda: _states(store) == ["awaited", "not_taken"])
         finally:
             store.close()
         clock.now += 600.0
@@ -345,7 +347,7 @@ def _states(store):
 
     from guardrail.store.tables import awaited
 
-    return [row.state for row in store._sessions.read(sa.select(awaited.c.state))]
+    return sorted(row.state for row in store._sessions.read(sa.select(awaited.c.state)))
 
 
 # ---------------------------------------------------------------- not taken
@@ -632,3 +634,44 @@ def test_many_at_once_are_each_awaited(clock, service, client):
         verdicts = list(pool.map(lambda n: check(client, world=f"w{n % 3}"), range(48)))
     assert all(verdict.accepted for verdict in verdicts)
     assert sum(client.world("strict", f"w{n}").awaited.awaited for n in range(3)) == 48
+
+
+# ---------------------------------------------------------------- replicas
+
+
+def test_replicas_see_what_any_of_them_accepted(clock, start_service, postgres_url):
+    one, two = (start_service(store=postgres_url) for _ in range(2))
+    with one.client() as first, two.client() as second:
+        verdicts = [check(first), check(first)]
+        clock.now += 600.0
+        for client in (second, first):
+            assert code(check(client)) == ReasonCode.OUTCOME_OVERDUE
+        report(second, verdicts[0])
+        assert first.report_not_taken("strict", "w", [verdicts[1].decision_id]) == 1
+        for client in (second, first):
+            verdict = check(client)
+            assert verdict.accepted
+            assert verdict.notices == ()
+
+
+def test_replicas_take_an_outcome_for_harm_once(clock, start_service, postgres_url):
+    services = [start_service(store=postgres_url) for _ in range(2)]
+    with services[0].client() as first, services[1].client() as second:
+        verdicts = [check(first if n % 2 else second, policy="assumes") for n in range(6)]
+        clock.now += 600.0
+        for client in (first, second):
+            until(lambda client=client: client.world("assumes", "w").awaited.assumed_harms == 6)
+            verdict = check(client, policy="assumes")
+            assert verdict.accepted
+            assert verdict.guarantee.kind is GuaranteeKind.NONE
+            assert verdict.posterior_revision == 6
+    assumed = [s.metric("guardrail_outcomes_total", policy="assumes", event="assumed") for s in services]
+    assert sum(assumed) == 6
+    for service in services:
+        service.stop()
+    store = open_store(postgres_url, read_only=True)
+    try:
+        assert {o.observation_id for o in store.observations("assumes", "w")} == {v.decision_id for v in verdicts}
+        assert [one.differences for one in replay(store) if one.differences] == []
+    finally:
+        store.close()

@@ -11,7 +11,7 @@ METHODS = sorted(method.name for method in contract.POOL.FindServiceByName(contr
 # Written out once more, so that no change of the table goes unseen.
 MAY = {
     "agent": {"CheckAction", "CheckActions", "GetSession", "ListPolicies", "GetPolicy"},
-    "reporter": {"ReportOutcome", "ReportOutcomes", "ListPolicies", "GetPolicy"},
+    "reporter": {"ReportOutcome", "ReportOutcomes", "ReportNotTaken", "ListPolicies", "GetPolicy"},
     "approver": {
         "ListEscalations",
         "ResolveEscalation",
