@@ -96,12 +96,9 @@ def action_on_overdue(reporting: ReportingSpec) -> Decision:
 
 
 def degraded(verdict: Verdict, reporting: ReportingSpec, reason: Reason) -> Verdict:
-    """The verdict of a world in which an outcome is overdue: at least as cautious as the policy says.
-
-    An approval lets an action pass where overdue outcomes escalate, and nowhere else.
-    """
+    """The verdict of a world in which an outcome is overdue: at least as cautious as the policy says, and no accept."""
     least = action_on_overdue(reporting)
-    if verdict.found.caution >= least.caution or (least is Decision.ESCALATE and verdict.approval is not None):
+    if verdict.found.caution >= least.caution:
         return verdict
     if verdict.approval is not None:
         used = f"{reason.message}; escalation {verdict.approval.escalation_id!r} is used up"

@@ -30,7 +30,6 @@ from guardrail.awaiting import (
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Decision, JsonObject, Verdict
 from guardrail.errors import DecisionNotFound, GuardrailError, InvalidInput, ReportConflict
-from guardrail.overruling import instead
 from guardrail.server.approving import Clock
 from guardrail.server.shared_runs import SharedRuns
 from guardrail.server.together import Together
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from guardrail.policy import Policy
-    from guardrail.policy.reporting_schema import ReportingSpec
     from guardrail.server.metrics import Metrics
     from guardrail.server.registry import LoadedPolicy, Registry
     from guardrail.server.writer import Writer
@@ -196,7 +194,7 @@ class Awaiting:
             if owed is None:
                 kept.add(one.decision_id)
                 continue
-            kept.verdicts[place] = _without_accept(verdicts[place], policy.spec.reporting, owed)
+            kept.verdicts[place] = degraded(verdicts[place], policy.spec.reporting, overdue_reason(owed))
             self._note((policy.name, world), owed.oldest_due, 0)
         given = sum(owed is None for owed in answers)
         if given:
@@ -412,16 +410,6 @@ def _new(
     names = (verdict.decision_id, verdict.policy, verdict.world, verdict.policy_revision)
     assumed = verdict.guarantee.assumptions == (ASSUMED,)
     return NewAwaited(*names, decided_at=now, due_at=due, request=request, approved=passes, assumed=assumed)
-
-
-def _without_accept(verdict: Verdict, reporting: ReportingSpec, owed: Awaited) -> Verdict:
-    """A verdict that was not kept: of a world in which an outcome is overdue, or whose bound is out of date."""
-    reason = overdue_reason(owed)
-    cautious = degraded(verdict, reporting, reason)
-    if cautious.found is not Decision.ACCEPT:
-        return cautious
-    # An approval passes by what is overdue, but not by a bound that does not know of what was taken for harm.
-    return replace(instead(verdict, Decision.REJECT, reason), approval=None)
 
 
 def _harm(loaded: LoadedPolicy, world: str, decision_id: str, request: str) -> NewObservation | None:

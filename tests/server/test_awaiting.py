@@ -341,6 +341,24 @@ def test_what_nobody_was_told_is_not_awaited(clock, start_service, monkeypatch):
         assert check(client).accepted
 
 
+def test_an_accept_that_became_stale_is_not_awaited(clock, start_service, monkeypatch):
+    """Outcomes came in while it was kept, and only the current posterior counts."""
+
+    async def outdated(self, *_arguments):
+        return False
+
+    service = start_service()
+    with service.client() as client:
+        monkeypatch.setattr("guardrail.server.service.Service._still_current", outdated)
+        verdict = check(client)
+        assert (verdict.decision, code(verdict)) == (Decision.REJECT, ReasonCode.STALE_POSTERIOR)
+        store = open_store(service.settings.store, read_only=True)
+        try:
+            until(lambda: _states(store) == ["not_taken"])
+        finally:
+            store.close()
+
+
 def _states(store):
     import sqlalchemy as sa
 
