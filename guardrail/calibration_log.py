@@ -16,7 +16,7 @@ from guardrail.domain import Decision
 from guardrail.errors import LogUnusable
 from guardrail.log_checks import require_decisions
 from guardrail.outcomes import Outcome, Policies, Unusable, outcomes
-from guardrail.policy.memory_schema import FiniteMdp
+from guardrail.promises import ALPHA, Compared, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,8 +51,8 @@ class Course:
 
 
 @dataclass(slots=True)
-class Row:
-    """One log of a world under one revision of its policy.
+class Row(Compared):
+    """One log of a world under one revision of its policy: its decisions, and what came of them.
 
     Attributes:
         policy: name of the policy.
@@ -62,13 +62,6 @@ class Row:
         decisions: number of decisions.
         accepted: how many of them are accepts.
         accepted_reported: how many of those have a report under their id.
-        outcomes: number of reports that are joined with a decision, accepted or not.
-        harms: how many of them are harm.
-        bounds: sum of their bounds.
-        steps: harm is promised within so many steps; an outcome shows the first.
-        evidence: against the bounds.
-        alarm_at: number of outcomes at the first alarm; None if there was none.
-        residuals: of those with a predictive harm.
         course: to be drawn; None if it was not asked for.
     """
 
@@ -79,13 +72,6 @@ class Row:
     decisions: int = 0
     accepted: int = 0
     accepted_reported: int = 0
-    outcomes: int = 0
-    harms: int = 0
-    bounds: float = 0.0
-    steps: int = 1
-    evidence: evidence.Evidence = field(default_factory=evidence.init)
-    alarm_at: int | None = None
-    residuals: residuals.Residuals = field(default_factory=residuals.init)
     course: Course | None = None
 
     @property
@@ -99,44 +85,6 @@ class Row:
         """Accepted decisions of which nobody said what came of them."""
         # A decision may be logged, and its outcome reported, while the log is being read.
         return max(0, self.accepted - self.accepted_reported)
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """Predicted harm against harm, over the outcomes that have a prediction.
-
-    Attributes:
-        outcomes: how many there are.
-        predicted: mean predicted harm.
-        harm: mean harm.
-        radius: of the confidence sequence for the mean of the true probabilities of harm, around `harm`.
-    """
-
-    outcomes: int
-    predicted: float
-    harm: float
-    radius: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The confidence sequence, cut to [0, 1]."""
-        return max(0.0, self.harm - self.radius), min(1.0, self.harm + self.radius)
-
-    @property
-    def finding(self) -> str:
-        """`too low` or `too high` if predictions are off on average, `plausible` if they may be right."""
-        low, high = self.interval
-        return "too low" if self.predicted < low else "too high" if self.predicted > high else "plausible"
-
-
-def predictions(row: Row, alpha: float) -> Predictions | None:
-    """What came of a row's predictions; None if there are none, or they are about more steps than outcomes show."""
-    sums = row.residuals
-    if row.steps > 1 or not sums.outcomes:
-        return None
-    count = float(sums.outcomes)
-    radius = float(residuals.radius(sums, alpha))
-    return Predictions(int(count), float(sums.predicted) / count, float(sums.harms) / count, radius)
 
 
 class Calibration:
@@ -170,7 +118,7 @@ class Calibration:
         policy: str | None = None,
         world: str | None = None,
         policies: Sequence[Policy] = (),
-        alpha: float = 0.01,
+        alpha: float = ALPHA,
         courses: bool = False,
     ) -> None:
         self.alpha, self.threshold = alpha, evidence.threshold(alpha)
@@ -215,8 +163,8 @@ class Calibration:
                 record.policy, record.policy_revision, record.world, record.generation
             )
             policy = self._policies.get(record.policy_revision)
-            if not isinstance(policy, str) and isinstance(policy.spec.hypotheses, FiniteMdp):
-                row.steps = policy.spec.hypotheses.horizon
+            if not isinstance(policy, str):
+                row.steps = steps_of(policy)
             row.course = Course() if self._courses else None
         row.decisions += 1
         row.accepted += record.decision == Decision.ACCEPT
@@ -236,14 +184,7 @@ class Calibration:
             self._learn(row, joined)
 
     def _learn(self, row: Row, outcome: Outcome) -> None:
-        row.outcomes += 1
-        row.harms += outcome.harm
-        row.bounds += outcome.bound
-        row.evidence, _ = evidence.update(row.evidence, outcome.bound, outcome.harm)
-        if row.alarm_at is None and evidence.is_alarm(row.evidence, self.alpha):
-            row.alarm_at = row.outcomes
-        if outcome.predicted is not None:
-            row.residuals, _ = residuals.update(row.residuals, outcome.predicted, outcome.harm)
+        row.take([outcome], self.alpha)
         if row.course is not None:
             row.course.add(row.outcomes, row.evidence.log_e_value, row.residuals)
 

@@ -104,6 +104,8 @@ class ReasonCode(enum.StrEnum):
     """A notice: the policy files have changed and could not be loaded; the last good revision answered."""
     POSTERIOR_BEHIND = "POSTERIOR_BEHIND"
     """A notice: the log may hold outcomes that this replica does not know yet."""
+    CALIBRATION_ALARM = "CALIBRATION_ALARM"
+    """A notice: by the outcomes that were reported, harm is more frequent in this world than bounds allow."""
     NUMERICAL_FAILURE = "NUMERICAL_FAILURE"
     MODEL_FAILED = "MODEL_FAILED"
     """A program that describes the hypotheses raised, hung, broke its limits or returned what is no number."""
@@ -314,6 +316,56 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One hypothesis of a class that can be enumerated.
+
+    Attributes:
+        name: how the policy or the family calls it.
+        parameters: its parameters by name, each in the unit of the policy.
+        log_posterior: its log posterior mass.
+        plausible: whether it is in the set over which bounds maximise harm; None if the bound has no such set.
+    """
+
+    name: str
+    parameters: Mapping[str, float]
+    log_posterior: float
+    plausible: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a continuous class.
+
+    Attributes:
+        name: how the policy or the family calls it.
+        mean: its posterior mean, in the unit of the policy.
+        deviation: its posterior standard deviation.
+        plausible_low: no plausible value is smaller; -inf if nothing bounds them, None if it is not known, or the bound
+            has no plausible set, or an empty one.
+        plausible_high: no plausible value is larger; likewise.
+    """
+
+    name: str
+    mean: float
+    deviation: float
+    plausible_low: float | None = None
+    plausible_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorDetail:
+    """What a class is about, in full.
+
+    Attributes:
+        hypotheses: the most probable ones, most probable first; none of a continuous class.
+        parameters: those of a continuous class, in the order of the policy.
+    """
+
+    hypotheses: tuple[Hypothesis, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PosteriorSummary:
     """What a person wants to know of a posterior at a glance.
 
@@ -324,6 +376,7 @@ class PosteriorSummary:
         plausible: number of hypotheses in the plausible set; None for a continuous class.
         entropy: Shannon entropy of the posterior in nats; None for a continuous class.
         top: the most probable hypotheses (or parameters), as label -> posterior mass (or mean).
+        detail: some of the hypotheses, or parameters, in full; empty unless they were asked for.
     """
 
     revision: int
@@ -332,3 +385,4 @@ class PosteriorSummary:
     plausible: int | None
     entropy: float | None
     top: Mapping[str, float] = field(default_factory=dict)
+    detail: PosteriorDetail = PosteriorDetail()

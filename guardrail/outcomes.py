@@ -19,7 +19,7 @@ from guardrail.policy.redaction import same_where_kept
 from guardrail.records import verdict_from_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from guardrail.domain import Verdict
     from guardrail.policy import Policy
@@ -98,17 +98,32 @@ def outcomes(
     :raises StoreError: if the store cannot be read.
     """
     for report in store.observations(policy, world, generation=generation):
-        record = store.decision(report.observation_id)
-        if record is None:
-            yield None
-        elif (record.policy, record.world, record.generation) != (policy, world, generation):
-            where = f"generation {record.generation} of world {record.world!r} of policy {record.policy!r}"
-            yield Unusable(None, "OTHER_WORLD", f"report {report.observation_id} names a decision of {where}")
-        elif report.reporter == ASSUMED_BY:
-            message = f"report {report.sequence} ({record.decision_id}) was overdue and taken for harm"
-            yield Unusable(record, "OUTCOME_ASSUMED", message)
-        else:
-            yield _joined(report, record, policies.get(record.policy_revision))
+        yield outcome_of(report, store.decision(report.observation_id), (policy, world, generation), policies.get)
+
+
+def outcome_of(
+    report: ObservationRecord,
+    record: DecisionRecord | None,
+    log: tuple[str, str, int],
+    policy_of: Callable[[str], Policy | str],
+) -> Outcome | Unusable | None:
+    """What one report says of the decision whose id it has; None if there is no such decision.
+
+    Args:
+        report: one of the log.
+        record: the decision of that id, if there is one.
+        log: policy name, world id and generation of the report's log.
+        policy_of: a policy by its revision, or why there is none.
+    """
+    if record is None:
+        return None
+    if (record.policy, record.world, record.generation) != log:
+        where = f"generation {record.generation} of world {record.world!r} of policy {record.policy!r}"
+        return Unusable(None, "OTHER_WORLD", f"report {report.observation_id} names a decision of {where}")
+    if report.reporter == ASSUMED_BY:
+        message = f"report {report.sequence} ({record.decision_id}) was overdue and taken for harm"
+        return Unusable(record, "OUTCOME_ASSUMED", message)
+    return _joined(report, record, policy_of(record.policy_revision))
 
 
 def _joined(report: ObservationRecord, record: DecisionRecord, policy: Policy | str) -> Outcome | Unusable:

@@ -7,12 +7,13 @@ import program_policies
 import pytest
 
 from guardrail.calibration import evidence, residuals
-from guardrail.calibration_log import CURVES_KEPT, Calibration, Course, predictions
+from guardrail.calibration_log import CURVES_KEPT, Calibration, Course
 from guardrail.canonical import canonical_json, digest
 from guardrail.errors import LogUnusable
 from guardrail.guard import Guard
 from guardrail.oracles.build import close
 from guardrail.policy import load_policy, parse_policy
+from guardrail.promises import predictions
 from guardrail.store import open_store
 from guardrail.store.base import NewObservation
 from guardrail.store.decisions import LoggedDecision

@@ -44,6 +44,7 @@ CLIENT_METHODS = {
     "check_many",
     "close",
     "decision",
+    "decisions",
     "escalations",
     "guarded",
     "policies",

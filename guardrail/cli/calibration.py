@@ -101,7 +101,7 @@ def _document(found: Calibration) -> dict[str, Any]:
 
 
 def _row(row: Row, alpha: float) -> dict[str, Any]:
-    from guardrail.calibration_log import predictions
+    from guardrail.promises import predictions
 
     told = predictions(row, alpha)
     names = ("policy", "policy_revision", "world", "generation", "decisions", "accepted", "accepted_unreported")
@@ -148,7 +148,7 @@ def _print(found: Calibration) -> None:
 
 
 def _lines(row: Row, found: Calibration) -> Iterator[tuple[str, str]]:
-    from guardrail.calibration_log import predictions
+    from guardrail.promises import predictions
 
     yield "decisions", f"{row.decisions}, {row.accepted} accepted, {row.accepted_unreported} of these without report"
     if not row.outcomes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from guardrail.domain import Decision, Verdict
+from guardrail.domain import Decision, ReasonCode, Verdict
 
 WINDOW_SECONDS: Final = 60.0
 """Rates, shares and busiest worlds are those of so long."""
@@ -17,6 +17,8 @@ MAX_LATEST: Final = 100
 """Most decisions in a frame."""
 MAX_WORLDS: Final = 20
 """Most worlds in a frame."""
+OF_A_WORLD: Final = frozenset({ReasonCode.CALIBRATION_ALARM.value, ReasonCode.OUTCOME_OVERDUE.value})
+"""Notices about one world, shown beside it; the others are about the service or the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,19 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class BusyWorld:
-    """A world and how many decisions there were about it within the window."""
+    """A world and how many decisions there were about it within the window.
+
+    Attributes:
+        policy: name of the policy.
+        world: the world's id.
+        decisions: how many.
+        notices: codes of those about this world that its newest decision carries.
+    """
 
     policy: str
     world: str
     decisions: int
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +144,9 @@ class Frame:
         window_seconds: what rates and shares are over.
         seen: number of decisions since the start.
         policies: the loaded ones and those that decided, by name.
-        worlds: the busiest first.
+        worlds: the busiest first, before them those with notices.
         decisions: the newest first.
-        notices: code -> sentence, of the newest decision of each policy.
+        notices: code -> sentence, of the newest decision of each policy, without those about one world.
     """
 
     target: str
@@ -203,7 +213,9 @@ class Tally:
         found: Counter[tuple[str, Decision]] = Counter()
         shadow: Counter[str] = Counter()
         worlds: Counter[tuple[str, str]] = Counter()
+        newest: dict[tuple[str, str], Seen] = {}
         for _, one in self._recent:
+            newest[one.policy, one.world] = one
             found[one.policy, one.decision] += 1
             shadow[one.policy] += one.shadow
             worlds[one.policy, one.world] += 1
@@ -220,7 +232,8 @@ class Tally:
             )
             for name in names
         ]
-        busiest = sorted(worlds.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORLDS]
+        told = {key: tuple(code for code in one.notices if code in OF_A_WORLD) for key, one in newest.items()}
+        busiest = sorted(worlds.items(), key=lambda item: (not told[item[0]], -item[1], item[0]))[:MAX_WORLDS]
         latest = [one for _, one in sorted(self._recent, key=lambda pair: -pair[1].at)[:MAX_LATEST]]
         return Frame(
             target=self._target,
@@ -230,7 +243,12 @@ class Tally:
             window_seconds=window,
             seen=self._count,
             policies=policies,
-            worlds=[BusyWorld(policy, world, count) for (policy, world), count in busiest],
+            worlds=[BusyWorld(*key, count, told[key]) for key, count in busiest],
             decisions=latest,
-            notices={code: text for one in self._newest.values() for code, text in one.notices.items()},
+            notices={
+                code: text
+                for one in self._newest.values()
+                for code, text in one.notices.items()
+                if code not in OF_A_WORLD
+            },
         )

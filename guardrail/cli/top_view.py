@@ -128,7 +128,10 @@ def _worlds(rows: Sequence[BusyWorld], count: int, width: int) -> Table:
     table.add_column("policy", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("decisions", justify="right", width=9, no_wrap=True)
     for row in rows[:count]:
-        table.add_row(plain(row.world), plain(row.policy), str(row.decisions))
+        world = Text(plain(row.world))
+        for code in row.notices:
+            world.append(f"  ! {plain(code)}", "yellow")
+        table.add_row(_line(world), plain(row.policy), str(row.decisions))
     return table
 
 

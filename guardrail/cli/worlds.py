@@ -22,7 +22,7 @@ from guardrail.cli.console import (
 from guardrail.cli.verdict import Line, guarantee_lines, posterior_lines, print_lines
 
 if TYPE_CHECKING:
-    from guardrail.client.results import AwaitedOutcomes, WorldEntry, WorldState
+    from guardrail.client.results import AwaitedOutcomes, CalibrationState, WorldEntry, WorldState
 
 
 class _ShowUnlessNamed(TyperGroup):
@@ -111,9 +111,29 @@ def _show(state: WorldState, *, as_json: bool) -> None:
     console.print(f"{state.policy}, world {state.world}", style="bold")
     revision = ("policy revision", state.policy_revision)
     generation = [] if state.generation == 1 else [("generation", str(state.generation))]
+    promises = [*guarantee_lines(state.guarantee), *calibration_lines(state.calibration)]
     awaited = [] if state.awaited is None else awaited_lines(state.awaited)
-    lines = [*posterior_lines(state.posterior), *awaited, *guarantee_lines(state.guarantee), *generation, revision]
-    print_lines(console, lines)
+    print_lines(console, [*posterior_lines(state.posterior), *awaited, *promises, *generation, revision])
+
+
+def calibration_lines(found: CalibrationState | None) -> list[tuple[str, str]]:
+    """Promises against what came of them; nothing while no report can be compared."""
+    if found is None:
+        return []
+    told = "ALARM: harm is more frequent than the bounds allow" if found.alarm else "no alarm"
+    evidence = f"log e-value {found.log_e_value:.4g}, largest {found.log_e_peak:.4g}, alarm at {found.log_e_alarm:.4g}"
+    lines = [
+        (
+            "outcomes",
+            f"{found.outcomes} under decisions' ids, harm in {found.harms}; bounds add up to {found.bounds:.4g}",
+        ),
+        ("evidence", evidence),
+        ("", told),
+    ]
+    if found.predicted is not None:
+        interval = f"mean harm within [{found.harm_low:.4g}, {found.harm_high:.4g}]"
+        lines.append(("predicted", f"mean harm {found.predicted:.4g}; by the outcomes {interval}"))
+    return lines
 
 
 def awaited_lines(awaited: AwaitedOutcomes) -> list[Line]:

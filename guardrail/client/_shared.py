@@ -5,12 +5,14 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from guardrail import wire_posterior
 from guardrail.client._call import Call
 from guardrail.client._failures import no_service, no_verdict
 from guardrail.client.results import (
     AwaitedOutcomes,
+    CalibrationState,
     CheckedActions,
     LoggedDecision,
     PolicyCheck,
@@ -40,6 +42,12 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
     from google.protobuf.struct_pb2 import Struct
+
+
+MAX_HYPOTHESES: Final = 1_000
+"""Most hypotheses that may be asked for at once."""
+DECISIONS_PAGE: Final = 200
+"""Decisions that are asked for at once."""
 
 
 def require(reply: Message, field: str) -> None:
@@ -247,13 +255,20 @@ def _generation(number: int) -> int:
 # ---------------------------------------------------------------- reads
 
 
-def world(policy: str, name: str) -> Call[WorldState]:
-    """GetWorld."""
+def world(policy: str, name: str, hypotheses: int = 0) -> Call[WorldState]:
+    """GetWorld. More hypotheses than were asked for are malformed.
+
+    :raises ValueError: if `hypotheses` is not a number from 0 to MAX_HYPOTHESES.
+    """
+    if not 0 <= hypotheses <= MAX_HYPOTHESES:
+        raise ValueError(f"hypotheses is a number from 0 to {MAX_HYPOTHESES}, not {hypotheses}")
 
     def decode(data: bytes) -> WorldState:
         reply = pb.GetWorldResponse.FromString(data)
         require(reply, "world")
         message = reply.world
+        if max(len(message.hypotheses), len(message.parameters)) > hypotheses:
+            raise ValueError(f"more than {hypotheses} hypotheses are in it")
         posterior = PosteriorSummary(
             revision=message.posterior_revision,
             refuted=message.refuted,
@@ -262,13 +277,21 @@ def world(policy: str, name: str) -> Call[WorldState]:
             entropy=message.entropy if message.HasField("entropy") else None,
             # The wire's map has no order; the most probable come first again.
             top=dict(sorted(message.top.items(), key=lambda item: (-item[1], item[0]))),
+            detail=wire_posterior.detail_of(message),
         )
         guarantee = guarantee_from_proto(message.guarantee)
-        generation = _generation(message.generation)
-        names = (message.policy, message.policy_revision, message.world)
-        return WorldState(*names, posterior, guarantee, generation, _awaited(message))
+        return WorldState(
+            message.policy,
+            message.policy_revision,
+            message.world,
+            posterior,
+            guarantee,
+            _generation(message.generation),
+            awaited=_awaited(message),
+            calibration=_calibration(message.calibration) if message.HasField("calibration") else None,
+        )
 
-    return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name), decode, no_service)
+    return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name, hypotheses=hypotheses), decode, no_service)
 
 
 def _awaited(world: pb.World) -> AwaitedOutcomes | None:
@@ -330,6 +353,27 @@ def decision(decision_id: str) -> Call[LoggedDecision]:
         return logged(reply.decision)
 
     return Call("GetDecision", pb.GetDecisionRequest(decision_id=decision_id), decode, no_service)
+
+
+def decisions(
+    policy: str | None, world: str | None, left: int | None, token: str
+) -> Call[tuple[list[LoggedDecision], str]]:
+    """ListDecisions: one page, and the token of the next one, empty on the last.
+
+    :raises ValueError: if less than 1 is left to ask for.
+    """
+    if left is not None and left < 1:
+        raise ValueError(f"a list has a limit of at least 1, not {left}")
+
+    def decode(data: bytes) -> tuple[list[LoggedDecision], str]:
+        reply = pb.ListDecisionsResponse.FromString(data)
+        if reply.next_page_token and reply.next_page_token == token:
+            raise ValueError("the next page is the same page")
+        return [logged(one) for one in reply.decisions], reply.next_page_token
+
+    size = DECISIONS_PAGE if left is None else min(left, DECISIONS_PAGE)
+    request = pb.ListDecisionsRequest(policy=policy or "", world=world or "", page_size=size, page_token=token)
+    return Call("ListDecisions", request, decode, no_service)
 
 
 def watch(policy: str | None, world: str | None) -> Call[LoggedDecision]:
@@ -413,6 +457,22 @@ def reset_world(policy: str, world: str, generation: int, reason: str) -> Call[W
 
     request = pb.ResetWorldRequest(policy=policy, world=world, generation=generation, reason=reason)
     return Call("ResetWorld", request, decode, no_service)
+
+
+def _calibration(message: pb.Calibration) -> CalibrationState:
+    predicted = message.HasField("predicted")
+    return CalibrationState(
+        outcomes=message.outcomes,
+        harms=message.harms,
+        bounds=message.bounds,
+        log_e_value=message.log_e_value,
+        log_e_peak=message.log_e_peak,
+        log_e_alarm=message.log_e_alarm,
+        alarm=message.alarm,
+        predicted=message.predicted if predicted else None,
+        harm_low=message.harm_low if predicted else None,
+        harm_high=message.harm_high if predicted else None,
+    )
 
 
 def _policy(message: pb.Policy) -> PolicyInfo:

@@ -270,14 +270,21 @@ class AsyncClient:
         """
         return await self._run(_shared.not_taken(policy, world, decision_ids), timeout)
 
-    async def world(self, policy: str, world: str) -> WorldState:
+    async def world(self, policy: str, world: str, *, hypotheses: int = 0) -> WorldState:
         """One world and its posterior at a glance.
 
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            hypotheses: tell in full, in `posterior.detail`, of at most so many of the most probable hypotheses, or
+                of a continuous class of its parameters; at most 1000.
+
+        :raises ValueError: if `hypotheses` is negative or too large.
         :raises WorldNotFound: if it does not exist.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return await self._run(_shared.world(policy, world))
+        return await self._run(_shared.world(policy, world, hypotheses))
 
     async def worlds(self, policy: str | None = None) -> AsyncIterator[WorldEntry]:
         """Worlds that hold observations, sorted by policy and world, fetched page by page.
@@ -308,6 +315,28 @@ class AsyncClient:
         :raises ServiceError: if the call failed.
         """
         return await self._run(_shared.decision(decision_id))
+
+    async def decisions(
+        self, policy: str | None = None, world: str | None = None, *, limit: int | None = None
+    ) -> AsyncIterator[LoggedDecision]:
+        """Decisions that the caller may see, newest first, fetched page by page.
+
+        Args:
+            policy: only those of this policy.
+            world: only those of this world.
+            limit: most of them; without one all that are kept.
+
+        :raises ValueError: if `limit` is less than 1.
+        :raises ServiceError: if a page cannot be fetched.
+        """
+        token, left = "", limit
+        while True:
+            page, token = await self._run(_shared.decisions(policy, world, left, token))
+            for one in page[:left]:
+                yield one
+            left = None if left is None else left - len(page)
+            if not token or (left is not None and left <= 0):
+                return
 
     async def escalations(
         self,

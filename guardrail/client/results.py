@@ -92,6 +92,36 @@ class AwaitedOutcomes:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationState:
+    """What decisions in a world promised and predicted, against the outcomes that were reported under their ids.
+
+    Attributes:
+        outcomes: number of outcomes compared.
+        harms: how many of them are harm.
+        bounds: sum of their harm bounds.
+        log_e_value: evidence that harm is more frequent than the bounds allow: log of an e-value, in nats.
+        log_e_peak: the largest that it ever was.
+        log_e_alarm: at this much there is an alarm; without cause it has the probability exp(-log_e_alarm) at most, on
+            top of the bounds' delta.
+        alarm: True if there was one: the bounds, or the reports, are wrong.
+        predicted: mean predicted harm; None if the policy predicts none that an outcome shows.
+        harm_low: lower end of a confidence sequence for the mean probability of harm; None with `predicted`.
+        harm_high: its upper end.
+    """
+
+    outcomes: int
+    harms: int
+    bounds: float
+    log_e_value: float
+    log_e_peak: float
+    log_e_alarm: float
+    alarm: bool
+    predicted: float | None
+    harm_low: float | None
+    harm_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorldState:
     """A world and its posterior at a glance.
 
@@ -103,6 +133,7 @@ class WorldState:
         guarantee: what bounds of this world promise.
         generation: 1 for the first log of the world; each reset starts the next one.
         awaited: outcomes that accepted actions owe; None if the policy sets no time for reports.
+        calibration: promises against outcomes; None while no report can be compared.
     """
 
     policy: str
@@ -112,6 +143,7 @@ class WorldState:
     guarantee: Guarantee
     generation: int = 1
     awaited: AwaitedOutcomes | None = None
+    calibration: CalibrationState | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,14 +262,21 @@ class Client:
         """
         return self._run(_shared.not_taken(policy, world, decision_ids), timeout)
 
-    def world(self, policy: str, world: str) -> WorldState:
+    def world(self, policy: str, world: str, *, hypotheses: int = 0) -> WorldState:
         """One world and its posterior at a glance.
 
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            hypotheses: tell in full, in `posterior.detail`, of at most so many of the most probable hypotheses, or
+                of a continuous class of its parameters; at most 1000.
+
+        :raises ValueError: if `hypotheses` is negative or too large.
         :raises WorldNotFound: if it does not exist.
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return self._run(_shared.world(policy, world))
+        return self._run(_shared.world(policy, world, hypotheses))
 
     def worlds(self, policy: str | None = None) -> Iterator[WorldEntry]:
         """Worlds that hold observations, sorted by policy and world, fetched page by page.
@@ -299,6 +306,27 @@ class Client:
         :raises ServiceError: if the call failed.
         """
         return self._run(_shared.decision(decision_id))
+
+    def decisions(
+        self, policy: str | None = None, world: str | None = None, *, limit: int | None = None
+    ) -> Iterator[LoggedDecision]:
+        """Decisions that the caller may see, newest first, fetched page by page.
+
+        Args:
+            policy: only those of this policy.
+            world: only those of this world.
+            limit: most of them; without one all that are kept.
+
+        :raises ValueError: if `limit` is less than 1.
+        :raises ServiceError: if a page cannot be fetched.
+        """
+        token, left = "", limit
+        while True:
+            page, token = self._run(_shared.decisions(policy, world, left, token))
+            yield from page[:left]
+            left = None if left is None else left - len(page)
+            if not token or (left is not None and left <= 0):
+                return
 
     def escalations(
         self,

@@ -171,6 +171,18 @@ class BetaBernoulliFamily:
         names = [self.hypothesis_name(np.array([k], dtype=np.float64)) for k in chosen]
         return dict(zip(names, means.tolist(), strict=True))
 
+    def names_of_parameters(self, count: int) -> list[str]:
+        """The rates of the first categories."""
+        return [self.hypothesis_name(np.array([k], dtype=np.float64)) for k in range(min(count, self.size))]
+
+    def parameters(self, delta: float | None, arrays: Mapping[str, jax.Array], prepared: Any) -> jax.Array:
+        """float64[K, 4]: moments of each rate's Beta posterior, and the interval that bounds rest on."""
+        del delta, prepared
+        successes, failures, lower, upper = arrays["rates"].T
+        a, b = successes + self._a, failures + self._b
+        mean = a / (a + b)
+        return jnp.stack([mean, jnp.sqrt(mean * (b / (a + b)) / (a + b + 1)), lower, upper], axis=1)
+
     def check_arrays(self, arrays: Mapping[str, npt.NDArray[Any]], count: int) -> str | None:
         """What is wrong with a loaded state; None if it is possible."""
         counts, ends = arrays["rates"][:, :2], arrays["rates"][:, 2:]

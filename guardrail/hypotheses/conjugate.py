@@ -68,6 +68,15 @@ class ConjugateFamily(Family, Protocol):
         """A few posterior means by name."""
         ...
 
+    def names_of_parameters(self, count: int) -> list[str]:
+        """How the first `count` parameters of the class are called, in the order of the policy."""
+        ...
+
+    def parameters(self, delta: float | None, arrays: Arrays, prepared: Any) -> jax.Array:
+        """float64[N, 4]: of each parameter the posterior mean and standard deviation, and what no plausible value is
+        below or above; the last two mean nothing without a level, or if the class is refuted."""
+        ...
+
     def check_arrays(self, arrays: Mapping[str, npt.NDArray[Any]], count: int) -> str | None:
         """What is wrong with a loaded state; None if it is possible."""
         ...

@@ -267,7 +267,27 @@ class GaussianLinearFamily:
         """Posterior means of the first weights."""
         del arrays
         means = np.asarray(prepared.posterior.mean)
-        return {f"weight[{name}]": float(m) for name, m in zip(self._feature_names[:count], means, strict=False)}
+        return {name: float(m) for name, m in zip(self.names_of_parameters(count), means, strict=False)}
+
+    def names_of_parameters(self, count: int) -> list[str]:
+        """The weights of the first features."""
+        return [f"weight[{name}]" for name in self._feature_names[:count]]
+
+    def parameters(self, delta: float | None, arrays: Mapping[str, jax.Array], prepared: Prepared) -> jax.Array:
+        """float64[d, 4]: moments of each weight, and its range over the ellipsoid, or of that and the box."""
+        del arrays
+        post, unit = prepared.posterior, jnp.eye(self.row_length)
+        mean, deviation = jax.vmap(lambda f: predictive_moments(post, f))(unit)
+        if delta is None or prepared.ellipsoid is None:
+            return jnp.stack([mean, deviation, *[jnp.full_like(mean, jnp.nan)] * 2], axis=1)
+        ellipsoid = prepared.ellipsoid
+        reach = jax.vmap(lambda f: linear_range(post, ellipsoid, f))(unit)
+        lower, upper = reach.lower, reach.upper
+        if self._box is not None:
+            lower, upper = jnp.maximum(lower, self._box[0]), jnp.minimum(upper, self._box[1])
+        # As for a bound: a range from numbers that overflowed is none.
+        sound = jnp.isfinite(mean + deviation + ellipsoid.level)
+        return jnp.stack([mean, deviation, *(jnp.where(sound, end, jnp.nan) for end in (lower, upper))], axis=1)
 
     def check_arrays(self, arrays: Mapping[str, npt.NDArray[Any]], count: int) -> str | None:
         """What is wrong with a loaded state; None if it is possible."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.domain import Guarantee, HarmBound, PosteriorSummary
+from guardrail.domain import Guarantee, HarmBound, PosteriorDetail, PosteriorSummary
 
 Rows: TypeAlias = npt.NDArray[np.float64]
 """float64[N, F]: N encoded inputs."""
@@ -85,6 +85,14 @@ class Oracle(Protocol):
 
     def summary(self, state: State, top: int = 5) -> PosteriorSummary:
         """The posterior at a glance, with the `top` most probable hypotheses."""
+        ...
+
+    def detail(self, state: State, limit: int) -> PosteriorDetail:
+        """At most `limit` hypotheses, or parameters of a continuous class, in full: what bounds of the state rest on.
+
+        Whether one is plausible is what `bound` goes by. Of impossible hypotheses nothing is told, nor of a state
+        whose numbers are not to be trusted.
+        """
         ...
 
     def dump(self, state: State) -> dict[str, npt.NDArray[Any]]:

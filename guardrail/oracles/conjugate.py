@@ -23,6 +23,8 @@ from guardrail.domain import (
     Guarantee,
     GuaranteeKind,
     HarmBound,
+    Parameter,
+    PosteriorDetail,
     PosteriorSummary,
     Reason,
     ReasonCode,
@@ -78,6 +80,12 @@ def _observe(
 @functools.partial(jax.jit, static_argnums=0)
 def _prepare(program: _Program, arrays: Arrays) -> Any:
     return program.family.prepare(program.delta, arrays)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _parameters(program: _Program, arrays: Arrays, prepared: Any) -> jax.Array:
+    """float64[N, 4]: see `ConjugateFamily.parameters`."""
+    return program.family.parameters(program.delta, arrays, prepared)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -179,6 +187,21 @@ class ConjugateOracle:
         arrays = {key: np.asarray(value) for key, value in state.arrays.items()}
         means = self._family.top(arrays, self._prepared(state), top)
         return PosteriorSummary(state.count, self.refuted(state), None, None, None, means)
+
+    def detail(self, state: ConjugateState, limit: int) -> PosteriorDetail:
+        """The first parameters of the class; none if a number of theirs is not one."""
+        names = self._family.names_of_parameters(limit)
+        with jax.enable_x64(True):
+            table = np.asarray(_parameters(self._program, state.arrays, self._prepared(state)))[: len(names)]
+        if self.failed(state) or not np.isfinite(table[:, :2]).all():
+            return PosteriorDetail()
+        known = self._program.delta is not None and not self.refuted(state)
+
+        def told(name: str, mean: float, deviation: float, low: float, high: float) -> Parameter:
+            # False for what is no number.
+            return Parameter(name, mean, deviation, *((low, high) if known and low <= high else ()))
+
+        return PosteriorDetail(parameters=tuple(told(n, *line) for n, line in zip(names, table.tolist(), strict=True)))
 
     def dump(self, state: ConjugateState) -> dict[str, npt.NDArray[Any]]:
         """The state as named arrays from which `load` rebuilds it exactly."""

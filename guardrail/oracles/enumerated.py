@@ -15,6 +15,8 @@ from guardrail.domain import (
     CautiousHypothesis,
     Guarantee,
     HarmBound,
+    Hypothesis,
+    PosteriorDetail,
     PosteriorSummary,
     Reason,
     ReasonCode,
@@ -210,6 +212,20 @@ class EnumeratedOracle:
             entropy=entropy,
             top=masses,
         )
+
+    def detail(self, state: EnumeratedState, limit: int) -> PosteriorDetail:
+        """The most probable hypotheses, ties in the order of the class; none if an observation was no number."""
+        log_weight = np.asarray(state.posterior.log_weight)
+        if self.failed(state) or not math.isfinite(peak := log_weight.max()):
+            return PosteriorDetail()
+        members = None if state.members is None else np.asarray(state.members)
+
+        def told(place: int) -> Hypothesis:
+            name, parameters = self._family.describe(place)
+            log_posterior = float((log_weight[place] - peak) - state.log_total)
+            return Hypothesis(name, parameters, log_posterior, None if members is None else bool(members[place]))
+
+        return PosteriorDetail(tuple(map(told, _largest_places(log_weight, limit))))
 
     def dump(self, state: EnumeratedState) -> dict[str, npt.NDArray[Any]]:
         """What the observations determine, as arrays, and `count`; what is derived from them is not stored."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from jax import lax
 
-from guardrail.domain import Guarantee, HarmBound, PosteriorSummary
+from guardrail.domain import Guarantee, HarmBound, PosteriorDetail, PosteriorSummary
 from guardrail.errors import SnapshotInvalid
 from guardrail.hypotheses.base import Memory
 from guardrail.hypotheses.product_grid import on_cpu
@@ -120,6 +120,10 @@ class HistoryOracle:
     def summary(self, state: HistoryState, top: int = 5) -> PosteriorSummary:
         """The posterior at a glance; without masses if every hypothesis is impossible."""
         return self._posteriors.summary(state.posterior, top)
+
+    def detail(self, state: HistoryState, limit: int) -> PosteriorDetail:
+        """The most probable hypotheses, whatever they remember."""
+        return self._posteriors.detail(state.posterior, limit)
 
     def dump(self, state: HistoryState) -> dict[str, npt.NDArray[Any]]:
         """The posterior's arrays, `log_belief` and `belief_rounding`."""

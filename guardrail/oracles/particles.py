@@ -28,6 +28,8 @@ from guardrail.domain import (
     Guarantee,
     GuaranteeKind,
     HarmBound,
+    Parameter,
+    PosteriorDetail,
     PosteriorSummary,
     Reason,
     ReasonCode,
@@ -159,11 +161,29 @@ class ParticleOracle:
 
     def summary(self, state: ParticleState, top: int = 5) -> PosteriorSummary:
         """Posterior means of the first `top` latent values."""
+        means, _ = self._moments(state)
+        return PosteriorSummary(self.count(state), False, None, None, None, dict(list(means.items())[:top]))
+
+    def detail(self, state: ParticleState, limit: int) -> PosteriorDetail:
+        """Moments of the first latent values as the particles have them; none if those are not to be trusted.
+
+        What is plausible of them is not told: the region is searched, never known.
+        """
+        if state.failure is not None:
+            return PosteriorDetail()
+        means, deviations = self._moments(state)
+        told = [Parameter(site, mean, deviations[site]) for site, mean in list(means.items())[:limit]]
+        usable = all(math.isfinite(one.mean) and math.isfinite(one.deviation) for one in told)
+        return PosteriorDetail(parameters=tuple(told) if usable else ())
+
+    def _moments(self, state: ParticleState) -> tuple[dict[str, float], dict[str, float]]:
+        """Mean and standard deviation of each latent value under the particles' weights."""
         with jax.enable_x64(True):
             weight = jax.nn.softmax(state.particles.log_weight)
             latents = jax.vmap(self._posterior.constrain)(state.particles.z)
-            means = {site: np.asarray(jnp.tensordot(weight, values, 1)) for site, values in latents.items()}
-        return PosteriorSummary(self.count(state), False, None, None, None, dict(list(_flat(means).items())[:top]))
+            means = {site: jnp.tensordot(weight, values, 1) for site, values in latents.items()}
+            spread = {s: jnp.sqrt(jnp.tensordot(weight, (v - means[s]) ** 2, 1)) for s, v in latents.items()}
+        return _flat(jax.tree.map(np.asarray, means)), _flat(jax.tree.map(np.asarray, spread))
 
     def dump(self, state: ParticleState) -> dict[str, npt.NDArray[Any]]:
         """Observations, particles and score."""

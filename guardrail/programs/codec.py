@@ -14,8 +14,11 @@ from guardrail.domain import (
     GuaranteeKind,
     HarmBound,
     HarmEvent,
+    Hypothesis,
     IntervalHarm,
     ModelHarm,
+    Parameter,
+    PosteriorDetail,
     PosteriorSummary,
     Reason,
     ReasonCode,
@@ -83,8 +86,33 @@ def bound_from_dict(values: Mapping[str, Any], guarantee: Guarantee) -> HarmBoun
 
 
 def summary_to_dict(summary: PosteriorSummary) -> dict[str, Any]:
+    """All fields but the detail, which is asked for by itself."""
+    return {name: value for name, value in asdict(summary).items() if name != "detail"}
+
+
+def detail_to_dict(detail: PosteriorDetail) -> dict[str, Any]:
     """All fields."""
-    return asdict(summary)
+    return asdict(detail)
+
+
+def detail_from_dict(values: Mapping[str, Any], limit: int) -> PosteriorDetail:
+    """What `detail_to_dict` wrote, at most `limit` of each.
+
+    :raises ValueError, KeyError, TypeError: if it is none.
+    """
+    hypotheses = tuple(_hypothesis(one) for one in values["hypotheses"][:limit])
+    return PosteriorDetail(hypotheses, tuple(_parameter(one) for one in values["parameters"][:limit]))
+
+
+def _hypothesis(values: Mapping[str, Any]) -> Hypothesis:
+    parameters = {str(name): float(number) for name, number in values["parameters"].items()}
+    plausible = None if values["plausible"] is None else bool(values["plausible"])
+    return Hypothesis(str(values["name"]), parameters, float(values["log_posterior"]), plausible)
+
+
+def _parameter(values: Mapping[str, Any]) -> Parameter:
+    ends = [None if values[end] is None else float(values[end]) for end in ("plausible_low", "plausible_high")]
+    return Parameter(str(values["name"]), float(values["mean"]), float(values["deviation"]), *ends)
 
 
 def summary_from_dict(values: Mapping[str, Any], revision: int) -> PosteriorSummary:

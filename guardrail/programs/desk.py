@@ -60,6 +60,7 @@ class Desk:
             "observe": self.observe,
             "bound": self.bound,
             "summary": self.summary,
+            "detail": self.detail,
             "dump": self.dump,
             "prior_predictive": self.prior_predictive,
         }
@@ -105,6 +106,11 @@ class Desk:
         state = self._state(header["state"])
         summary = codec.summary_to_dict(self._oracle.summary(state, header["top"]))
         return {"summary": summary, "failed": self._oracle.failed(state)}, {}
+
+    def detail(self, header: dict[str, Any], arrays: Arrays) -> Answer:
+        """Some hypotheses, or parameters, of a state in full."""
+        found = self._oracle.detail(self._state(header["state"]), header["limit"])
+        return {"detail": codec.detail_to_dict(found)}, {}
 
     def dump(self, header: dict[str, Any], arrays: Arrays) -> Answer:
         """A state as arrays."""

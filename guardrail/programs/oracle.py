@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, Reason, ReasonCode
+from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorDetail, PosteriorSummary, Reason, ReasonCode
 from guardrail.errors import SnapshotInvalid
 from guardrail.hypotheses.program_errors import ProgramError
 from guardrail.hypotheses.program_inputs import ProgramInputs
@@ -168,6 +168,16 @@ class IsolatedOracle:
         if answer is None:
             return PosteriorSummary(self.count(state), False, None, None, None)
         return codec.summary_from_dict(answer["summary"], self.count(state))
+
+    def detail(self, state: IsolatedState, limit: int) -> PosteriorDetail:
+        """Some hypotheses, or parameters, in full; nothing if the program fails."""
+        question = {"op": "detail", "state": state.key, "limit": limit}
+        try:
+            with self._session.lock:
+                answer, _ = self._session.attempt(lambda: self._of_state(state, question, {}))
+            return codec.detail_from_dict(answer["detail"], limit)
+        except (ChildFailed, AttributeError, KeyError, TypeError, ValueError):
+            return PosteriorDetail()
 
     def dump(self, state: IsolatedState) -> dict[str, npt.NDArray[Any]]:
         """Base arrays, the observations since and a fingerprint; the program's own arrays if it answers."""

@@ -25,6 +25,7 @@ from guardrail.server.following import Following
 from guardrail.server.gauges import read_gauges
 from guardrail.server.health import Health, HealthServicer, States
 from guardrail.server.kernel import KernelThread
+from guardrail.server.looking import Looking
 from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
 from guardrail.server.security.gate import Gate
@@ -33,6 +34,7 @@ from guardrail.server.service import Service
 from guardrail.server.servicer import Servicer, UnknownMethods, generic_handler
 from guardrail.server.settings import ServerSettings
 from guardrail.server.tracing import start_tracing
+from guardrail.server.unanswered import Unanswered
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer
 from guardrail.store import open_store
@@ -106,6 +108,9 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         awaiting = Awaiting(registry, writer, store, metrics)
         stack.push_async_callback(awaiting.close)
         service = Service(registry, writer, store, watchers, following, metrics, awaiting)
+        background = (service.calibrating, Looking(registry, metrics), Unanswered(store, metrics))
+        for one in background:
+            stack.push_async_callback(one.close)
         servicer = Servicer(service, security.gate, metrics, door, tracer)
         read_gauges(metrics, door, registry, writer, watchers, following)
 
@@ -132,6 +137,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         await registry.load()
         await following.start()
         await awaiting.start()
+        for one in background:
+            one.start()
         stack.enter_context(_reload_on_hangup(registry, security.gate))
         health.review()
         log.info("serving", port=port, policies=[p.name for p in registry.policies()])

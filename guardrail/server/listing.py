@@ -1,4 +1,4 @@
-"""Pages of escalations as messages: tokens, and a size that a message may have."""
+"""Pages of escalations and of decisions as messages: tokens, and a size that a message may have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final
 
 from guardrail.errors import InvalidInput
 from guardrail.server.approving import EscalationView, Place
+from guardrail.server.recent import Listed, token_of
+from guardrail.server.recent import Place as DecisionPlace
 from guardrail.store.decisions import LoggedDecision
 from guardrail.v1 import guardrail_pb2 as pb
 from guardrail.wire_approvals import escalation_to_proto
@@ -41,6 +43,22 @@ def escalations_page(
             break
         answer.escalations.append(message)
     answer.next_page_token = "" if after is None else f"{after[0].hex()}\n{after[1]}"
+    return answer
+
+
+def decisions_page(
+    listed: Sequence[Listed], after: DecisionPlace | None, decision: Callable[[LoggedDecision], pb.DecisionRecord]
+) -> pb.ListDecisionsResponse:
+    """A page of decisions; the arguments are those of `escalations_page`."""
+    answer, size = pb.ListDecisionsResponse(), 0
+    for number, one in enumerate(listed):
+        message = decision(one.decision)
+        size += message.ByteSize()
+        if answer.decisions and size > PAGE_BYTES:
+            after = listed[number - 1].place
+            break
+        answer.decisions.append(message)
+    answer.next_page_token = token_of(after)
     return answer
 
 

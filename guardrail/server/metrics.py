@@ -26,6 +26,8 @@ ReportResult = Literal["taken_up", "duplicate", "conflict", "refused"]
 OutcomeEvent = Literal["awaited", "reported", "not_taken", "overdue", "assumed"]
 EscalationEvent = Literal["opened", "approved", "denied", "used"]
 WORLD_STATES: Final = ("serving", "refuted", "failed", "broken")
+COMPARISONS: Final = ("compared", "unnamed", "unusable")
+STATISTICS: Final = ("mean", "least")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,59 @@ DEFINITIONS: Final = (
         "gauge",
         "worlds",
         ("state",),
-        "Worlds that hold observations: serving; refuted (as the last check found: everything is rejected); failed "
+        "Worlds that hold observations: serving; refuted (everything is rejected); failed "
         "(posterior lost, being rebuilt when reported to); broken (its log does not fit the policy).",
+    ),
+    Definition(
+        "guardrail_calibration_alarms",
+        "gauge",
+        "worlds",
+        ("policy",),
+        "Worlds in which harm is more frequent than bounds allow, by the outcomes reported in the present log.",
+    ),
+    Definition(
+        "guardrail_calibration_log_e_peak",
+        "gauge",
+        "nats",
+        ("policy",),
+        "The largest evidence against its bounds that one of the worlds ever gave: alarm at 4.6.",
+    ),
+    Definition(
+        "guardrail_calibration_reports",
+        "gauge",
+        "reports",
+        ("policy", "result"),
+        "Reports in present logs: compared with what their decision promised; unnamed (their id is no decision's); "
+        "unusable (they say nothing about their decision).",
+    ),
+    Definition(
+        "guardrail_calibration_waiting_worlds",
+        "gauge",
+        "worlds",
+        (),
+        "Worlds with outcomes that are yet to be compared.",
+    ),
+    Definition(
+        "guardrail_posterior_entropy_ratio",
+        "gauge",
+        "0 to 1",
+        ("policy", "statistic"),
+        "Entropy of posteriors over that of a uniform one: 0 if one hypothesis is left, 1 if all are equal; mean and "
+        "least of the worlds of classes that can be enumerated.",
+    ),
+    Definition(
+        "guardrail_escalations_pending",
+        "gauge",
+        "escalations",
+        ("policy",),
+        "Escalations that wait for a person, counted every 15 seconds, of all replicas; at most 1,000.",
+    ),
+    Definition(
+        "guardrail_oldest_pending_escalation_seconds",
+        "gauge",
+        "seconds since the epoch",
+        ("policy",),
+        "When the oldest escalation that still waits was opened; 0 if none waits.",
     ),
     Definition(
         "guardrail_decision_log_failing", "gauge", "0 or 1", (), "1 while decisions cannot be written: no verdicts."
@@ -185,6 +238,13 @@ DEFINITIONS: Final = (
         "transactions",
         (),
         "Attempts to write decisions that failed.",
+    ),
+    Definition(
+        "guardrail_decision_log_damaged_total",
+        "counter",
+        "transactions",
+        (),
+        "Attempts to write decisions that met a damaged database, or a chain of receipts that somebody else changed.",
     ),
     Definition(
         "guardrail_report_commits_failed_total",
@@ -297,6 +357,10 @@ class Metrics:
     def decision_write_failed(self) -> None:
         """Count an attempt to write decisions that failed."""
         self._metrics["guardrail_decision_writes_failed_total"].inc()
+
+    def decision_log_damaged(self) -> None:
+        """Count an attempt to write decisions that met damage, or a chain that does not end where it was left."""
+        self._metrics["guardrail_decision_log_damaged_total"].inc()
 
     def report_commit_failed(self) -> None:
         """Count a commit of reports that failed."""

@@ -71,6 +71,7 @@ class Registry:
 
     Attributes:
         catch_up: brings worlds up to their logs.
+        listeners: are told of each world that has taken up outcomes, or stands in the place of another one.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Registry:
         self._reload_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
         self.catch_up = CatchUp(store, self)
+        self.listeners: list[Callable[[World], None]] = []
 
     async def load(self) -> list[str]:
         """Read the policy files (again); all of them are loaded, or none. Worlds that failed are rebuilt.
@@ -141,6 +143,9 @@ class Registry:
                 for loaded in paused:
                     loaded.reporting.set()  # reports that waited look their policy up again
             self._loaded = True
+            for loaded in prepared.values():
+                for world in loaded.worlds.values():
+                    self._tell(world)
             for name in prepared:
                 self.catch_up.all_soon(name)  # other replicas may have written while its worlds were restored
             return sorted([*changed, *gone])
@@ -224,7 +229,7 @@ class Registry:
 
     def put(self, loaded: LoadedPolicy, world_id: str, made: Restored) -> None:
         """Let a posterior that was built from the log answer for a world."""
-        loaded.worlds[world_id] = self._make(
+        world = loaded.worlds[world_id] = self._make(
             loaded.judge,
             loaded.kernel,
             world_id,
@@ -234,6 +239,7 @@ class Registry:
             last_id=made.last_id,
             first_assumed=made.first_assumed,
         )
+        self._tell(world)
 
     async def close(self) -> None:
         """Save what would otherwise be replayed at the next start, as long as the store answers."""
@@ -318,11 +324,19 @@ class Registry:
             revision,
             kernel=kernel,
             metrics=self._metrics,
-            on_advance=self._maybe_snapshot,
+            on_advance=self._advanced,
             generation=generation,
             last_id=last_id,
             first_assumed=first_assumed,
         )
+
+    def _tell(self, world: World) -> None:
+        for listener in self.listeners:
+            listener(world)
+
+    def _advanced(self, world: World) -> None:
+        self._tell(world)
+        self._maybe_snapshot(world)
 
     def _maybe_snapshot(self, world: World) -> None:
         if world.revision - world.snapshot_revision < self._settings.snapshot_every:

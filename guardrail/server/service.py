@@ -40,8 +40,12 @@ from guardrail.server import tracing
 from guardrail.server.approving import Approving, EscalationView, Place
 from guardrail.server.awaiting import AwaitedView, Awaiting
 from guardrail.server.budgets import Budgets, SessionView
+from guardrail.server.calibrating import Calibrating
 from guardrail.server.following import Following
 from guardrail.server.metrics import Metrics, ReportResult
+from guardrail.server.outcome_watch import Standing
+from guardrail.server.recent import Listed, RecentDecisions
+from guardrail.server.recent import Place as DecisionPlace
 from guardrail.server.registry import LoadedPolicy, Registry
 from guardrail.server.resetting import Resetting
 from guardrail.server.security.grants import ANYONE, Caller
@@ -77,10 +81,15 @@ class WorldView:
     guarantee: Guarantee
     generation: int
     awaited: AwaitedView | None
+    calibration: Standing | None
 
 
 class Service:
-    """Checks, reports and reads. Call it from the event loop only."""
+    """Checks, reports and reads. Call it from the event loop only.
+
+    Attributes:
+        calibrating: watches whether outcomes are what was promised, once it is started.
+    """
 
     def __init__(
         self,
@@ -101,8 +110,10 @@ class Service:
         self._awaiting = awaiting
         self._resetting = Resetting(registry, writer, store)
         self._quota = WorldQuota(store)
+        self._recent = RecentDecisions(writer, store)
         self._approving = Approving(writer, store, metrics)
         self._budgets = Budgets(writer, store, metrics)
+        self.calibrating = Calibrating(registry, writer, store, metrics, shared=following.shared)
 
     async def check(
         self,
@@ -161,6 +172,7 @@ class Service:
         generation, assumed = asked.log_generation, asked.assumed(posterior_revision)
         _require_in_time(expires, "a bound was there")
         notices = self._registry.notices.present + notices_of(owed)
+        notices += self.calibrating.notices(policy, world_id, judge.policy.revision, generation)
         if not judge.oracle.needs_current:
             notices += self._following.notices()
         verdicts = [
@@ -194,6 +206,7 @@ class Service:
             decision = LoggedDecision(verdict, kept_context, kept_action, now, caller.name, generation)
             self._writer.log_decision(decision, size)
             self._watchers.publish(decision)
+            self.calibrating.decided(decision, size)
             self._metrics.verdict(policy, verdict.found, verdict.shadow)
         tracing.decided(policy, verdicts)
         return verdicts
@@ -328,8 +341,8 @@ class Service:
         require_no_self_report(loaded, world_id, caller)
         return await self._awaiting.not_taken(loaded, world_id, decision_ids)
 
-    async def world(self, policy: str, world_id: str) -> WorldView:
-        """The posterior of a world at a glance.
+    async def world(self, policy: str, world_id: str, hypotheses: int = 0) -> WorldView:
+        """The posterior of a world at a glance, and so many of its hypotheses, or parameters, in full.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises WorldNotFound: if the world holds no observation, and none is awaited.
@@ -342,8 +355,10 @@ class Service:
         if world is None and (awaited is None or awaited.state.oldest_due is None):
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
         world = loaded.prior if world is None else world
-        summary, guarantee = await world.summary()
-        return WorldView(world.judge.policy, world_id, summary, guarantee, world.log_generation, awaited)
+        summary, guarantee = await world.summary(hypotheses)
+        present, generation = world.judge.policy, world.log_generation
+        calibration = self.calibrating.standing(policy, world_id, present.revision, generation)
+        return WorldView(present, world_id, summary, guarantee, generation, awaited, calibration)
 
     async def worlds(self, policy: str | None, caller: Caller = ANYONE) -> list[WorldRecord]:
         """Worlds that hold observations, were reset or owe outcomes, and that the caller may see.
@@ -393,6 +408,16 @@ class Service:
         if found is None or not caller.sees("GetDecision", found.verdict.policy, found.verdict.world):
             raise DecisionNotFound(f"no decision {decision_id!r} is in the log")
         return found
+
+    async def decisions(
+        self, policy: str, world: str, after: DecisionPlace | None, limit: int, caller: Caller = ANYONE
+    ) -> tuple[list[Listed], DecisionPlace | None]:
+        """Decisions that the caller may see, newest first, and where the next page begins; None on the last.
+
+        :raises InvalidInput: if the page before ended with a decision that a crash has lost since.
+        :raises StoreError: if the store cannot be read.
+        """
+        return await self._recent.page(policy, world, after, limit, caller)
 
     async def resolve_escalation(
         self, escalation_id: str, digest: str, approve: bool, note: str, caller: Caller = ANYONE

@@ -13,14 +13,16 @@ import grpc
 import grpc.aio
 import structlog
 
+from guardrail import wire_posterior
 from guardrail.domain import Decision, HarmBudget, JsonValue
 from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, PolicyError, Unauthenticated
 from guardrail.policy import Policy, parse_policy
-from guardrail.server import contract, tracing
+from guardrail.server import contract, recent, tracing
 from guardrail.server.admission import Door
 from guardrail.server.awaiting import AwaitedView
 from guardrail.server.budgets import SessionView
-from guardrail.server.listing import escalation_message, escalations_page, place_of
+from guardrail.server.calibrating import calibration_message
+from guardrail.server.listing import decisions_page, escalation_message, escalations_page, place_of
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
 from guardrail.server.requests import admit
@@ -198,7 +200,10 @@ class Servicer:
 
     @unary
     async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
-        return pb.GetWorldResponse(world=_world(await self._service.world(request.policy, request.world)))
+        view = await self._service.world(request.policy, request.world, request.hypotheses)
+        answer = pb.GetWorldResponse(world=_world(view))
+        wire_posterior.tell(view.summary.detail, answer.world)
+        return answer
 
     @unary
     async def ListWorlds(self, request: Any, context: Context, caller: Caller) -> pb.ListWorldsResponse:
@@ -212,6 +217,12 @@ class Servicer:
             for r in page
         ]
         return pb.ListWorldsResponse(worlds=entries, next_page_token=token)
+
+    @unary
+    async def ListDecisions(self, request: Any, context: Context, caller: Caller) -> pb.ListDecisionsResponse:
+        after, limit = recent.place_of(request.page_token), request.page_size or 100
+        listed, following = await self._service.decisions(request.policy, request.world, after, limit, caller)
+        return decisions_page(listed, following, _decision)
 
     @unary
     async def GetDecision(self, request: Any, context: Context, caller: Caller) -> pb.GetDecisionResponse:
@@ -333,6 +344,7 @@ def _result(appended: Appended) -> pb.ReportResult:
 
 def _world(view: WorldView) -> pb.World:
     summary = view.summary
+    calibration = None if view.calibration is None else calibration_message(view.calibration)
     message = pb.World(
         policy=view.policy.name,
         policy_revision=view.policy.revision,
@@ -345,6 +357,7 @@ def _world(view: WorldView) -> pb.World:
         top=summary.top,
         guarantee=guarantee_to_proto(view.guarantee),
         generation=view.generation,
+        calibration=calibration,
     )
     if view.awaited is not None:
         message.awaited.CopyFrom(_awaited(view.awaited))

@@ -12,7 +12,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ class World:
         self._checks: deque[_WaitingCheck] = deque()
         self._observations: deque[_CommittedObservation] = deque()
         self._draining = False
-        self._refuted = False
+        self._refuted, self._refuted_at = False, 0
         self._failure: str | None = None
 
     @property
@@ -118,7 +118,7 @@ class World:
 
     @property
     def refuted(self) -> bool:
-        """True if its last check found that the data refute the whole class."""
+        """True if the data refute the whole class, as the last check or the last look found."""
         return self._refuted
 
     @property
@@ -204,8 +204,11 @@ class World:
         """True if bounds of a revision of the posterior rest on an outcome that was taken for harm."""
         return self.first_assumed is not None and revision >= self.first_assumed
 
-    async def summary(self) -> tuple[PosteriorSummary, Guarantee]:
+    async def summary(self, detail: int = 0) -> tuple[PosteriorSummary, Guarantee]:
         """The posterior at a glance, and what bounds from it promise: nothing once it is refuted or failed.
+
+        Args:
+            detail: most hypotheses, or parameters, to tell of in full.
 
         :raises WorldUnavailable: if the posterior is lost.
         """
@@ -215,10 +218,14 @@ class World:
 
         def look() -> tuple[PosteriorSummary, Guarantee]:
             summary = oracle.summary(state)
+            if detail:
+                summary = replace(summary, detail=oracle.detail(state, detail))
             void = summary.refuted or oracle.failed(state)
             return summary, NO_GUARANTEE if void else self.judge.stated(oracle.guarantee, generation, assumed=assumed)
 
-        return await self._aside(look)
+        seen = await self._aside(look)
+        self._see(seen[0].revision, refuted=seen[0].refuted)
+        return seen
 
     async def dump(self) -> tuple[int, str | None, dict[str, Any]]:
         """Revision, id of the last observation, and arrays of the present posterior, for a snapshot."""
@@ -329,7 +336,9 @@ class World:
             self.fail(f"the posterior could not take up an observation ({type(error).__name__})")
         advanced = posterior.revision > self._posterior.revision
         self._posterior = posterior
-        self._refuted = _find_refuted(answers, self._refuted)
+        refuted = _find_refuted(answers)
+        if refuted is not None:
+            self._see(posterior.revision, refuted=refuted)
         unavailable = None if error is None else WorldUnavailable("the harm bound could not be computed")
         for position, check in enumerate(checks):
             if unavailable is not None:
@@ -339,6 +348,11 @@ class World:
         if advanced:
             self._on_advance(self)
         self._schedule()
+
+    def _see(self, revision: int, *, refuted: bool) -> None:
+        """Take note of whether a posterior is refuted, unless a later one was looked at already."""
+        if revision >= self._refuted_at:
+            self._refuted, self._refuted_at = refuted, revision
 
     def _abandoned(self, observations: list[_CommittedObservation], checks: list[_WaitingCheck]) -> None:
         """The kernel thread has ended: nobody is left waiting for it."""
@@ -361,11 +375,12 @@ class World:
         self._observations.clear()
 
 
-def _find_refuted(answers: list[list[HarmBound | None]], before: bool) -> bool:
+def _find_refuted(answers: list[list[HarmBound | None]]) -> bool | None:
+    """What checks found; None if there were none, or none that asked for a bound."""
     for bound in answers[-1] if answers else ():
         if bound is not None:
             return bound.failure is not None and bound.failure.code is ReasonCode.CLASS_REFUTED
-    return before
+    return None
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

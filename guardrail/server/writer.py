@@ -193,6 +193,10 @@ class Writer:
         """A decision that waits to be written; None if it does not wait."""
         return next((d for d in tuple(self._queues.decisions) if d.verdict.decision_id == decision_id), None)
 
+    def waiting_decisions(self) -> list[LoggedDecision]:
+        """Decisions that wait to be written, newest first."""
+        return list(reversed(tuple(self._queues.decisions)))
+
     def close(self) -> None:
         """Write what is queued and stop. Blocks."""
         with self._wake:
@@ -355,6 +359,8 @@ class Writer:
             self._store.append_decisions([d.to_record() for d in batch])
         except Exception as error:
             self._metrics.decision_write_failed()
+            if isinstance(error, StoreCorrupt):
+                self._metrics.decision_log_damaged()
             if self._log_failure is None:
                 log.exception("decision_log_failed", waiting=len(self._queues.decisions))
             self._log_failure = str(error) if isinstance(error, GuardrailError) else type(error).__name__

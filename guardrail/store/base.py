@@ -111,6 +111,19 @@ class DecisionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RecentDecisions:
+    """Some records of the decision log, the one written last first.
+
+    Attributes:
+        found: the records, each with its place in the log: what was written later has a higher one.
+        before: where to look for more; None if there is nothing earlier.
+    """
+
+    found: tuple[tuple[int, DecisionRecord], ...]
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorldRecord:
     """One world.
 
@@ -545,6 +558,29 @@ class Store(Protocol):
 
     def decision(self, decision_id: str) -> DecisionRecord | None:
         """One decision; None if it is not in the log."""
+        ...
+
+    def decision_place(self, decision_id: str) -> int | None:
+        """The place of a decision in the log, as `recent_decisions` counts; None if it is not in the log."""
+        ...
+
+    def recent_decisions(
+        self, policy: str | None = None, world: str | None = None, *, before: int | None = None, limit: int = 100
+    ) -> RecentDecisions:
+        """Logged decisions, the one written last first.
+
+        Must: give each of them once to whoever goes on with `RecentDecisions.before` until that is None, in falling
+        order of places, whatever is appended meanwhile; look at a bounded part of the log, whatever its length, so
+        that fewer than `limit`, or none, may be found although more are there.
+
+        Args:
+            policy: only those of this policy.
+            world: only those of this world.
+            before: only those at an earlier place; None to begin with the last one.
+            limit: most of them, at least 1.
+
+        :raises StoreCorrupt: if a record is damaged.
+        """
         ...
 
     def decisions(self, policy: str | None = None, world: str | None = None) -> Iterator[DecisionRecord]:

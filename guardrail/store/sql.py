@@ -27,6 +27,7 @@ from guardrail.store.base import (
     NewReservation,
     ObservationRecord,
     OverdueOutcome,
+    RecentDecisions,
     Reserved,
     ResetRecord,
     Snapshot,
@@ -44,6 +45,7 @@ from guardrail.store.lookups import (
     present_logs,
     select_log,
 )
+from guardrail.store.recent import rows_before
 from guardrail.store.records import Log, LogKey, Numbered, decision_checksum, number
 from guardrail.store.resets import close_log, select_resets
 from guardrail.store.rows import (
@@ -310,6 +312,25 @@ class SqlStore:
         """
         found = self._sessions.read(_select_decision.where(decisions.c.decision_id == decision_id))
         return read_decision(found[0]) if found else None
+
+    def decision_place(self, decision_id: str) -> int | None:
+        """The place of a decision in the log, as `recent_decisions` counts; None if it is not in the log.
+
+        :raises StoreError: if the store cannot be read.
+        """
+        found = self._sessions.read(sa.select(decisions.c.id).where(decisions.c.decision_id == decision_id))
+        return int(found[0].id) if found else None
+
+    def recent_decisions(
+        self, policy: str | None = None, world: str | None = None, *, before: int | None = None, limit: int = 100
+    ) -> RecentDecisions:
+        """Decisions in the log, the one written last first; see `Store.recent_decisions`.
+
+        :raises StoreCorrupt: if a record is damaged.
+        :raises StoreError: if the store cannot be read.
+        """
+        rows, following = rows_before(self._sessions.read, policy, world, before, limit)
+        return RecentDecisions(tuple((row.id, read_decision(row)) for row in rows), following)
 
     def decisions(self, policy: str | None = None, world: str | None = None) -> Iterator[DecisionRecord]:
         """Decisions in the log when iteration starts, in the order that `Store.decisions` says.

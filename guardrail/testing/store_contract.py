@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import threading
 from abc import abstractmethod
 from dataclasses import replace
@@ -33,6 +34,7 @@ from guardrail.errors import (
     StoreError,
     WorldNotFound,
 )
+from guardrail.store import recent
 from guardrail.store.base import (
     Appended,
     Changes,
@@ -40,6 +42,7 @@ from guardrail.store.base import (
     Feed,
     NewObservation,
     NewReservation,
+    RecentDecisions,
     Snapshot,
     Store,
     WorldRecord,
@@ -533,6 +536,51 @@ class StoreContract(AwaitingContract):
         found += stream
         assert sorted(found, key=lambda r: r.decision_id) == records
 
+    def test_recent_decisions_come_newest_first_and_each_once(self, store: Store) -> None:
+        """Also where a world is busy and another rare, after resets, and while others are appended."""
+        kept = []
+        for number in range(120):
+            policy, world = ("q", "w") if number % 10 == 3 else ("p", "rare" if number in (5, 90) else "w")
+            kept.append(decision(f"d{number}", policy, world, decided_at=float(number)))
+            store.append_decisions(kept[-1:])
+        newest = kept[::-1]
+        every: tuple[tuple[str | None, str | None], ...] = (
+            *((None, None), ("p", None), ("q", None), ("r", None)),
+            *(("p", "w"), (None, "w"), (None, "rare")),
+        )
+        for of_policy, of_world in every:
+            wanted = [r for r in newest if of_policy in (None, r.policy) and of_world in (None, r.world)]
+            for limit in (1, 7, 200):
+                assert paged(store, of_policy, of_world, limit) == wanted, (of_policy, of_world, limit)
+        page = store.recent_decisions(limit=10)
+        store.append_decisions([decision("later")])
+        assert [record for _, record in page.found] == newest[:10]
+        assert [r for _, r in store.recent_decisions(before=page.before, limit=5).found] == newest[10:15]
+        place, record = page.found[3]
+        assert store.decision_place(record.decision_id) == place
+        assert store.decision_place("none") is None
+        assert store.recent_decisions(before=1).found == ()
+
+    def test_recent_decisions_look_at_a_part_of_the_log(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each step is bounded, and all together they find everything."""
+        monkeypatch.setattr(recent, "WINDOW", 9)
+        monkeypatch.setattr(recent, "FEW", 3)
+        kept = [decision(f"d{n}", "p", "rare" if n in (2, 40) else "busy" if n % 2 else f"w{n}") for n in range(60)]
+        store.append_decisions(kept)
+        assert store.recent_decisions("none").found == ()
+        assert store.recent_decisions("none").before is not None  # so much was looked at, and no more
+        found = store.recent_decisions("p", "rare", limit=2)
+        assert [r.decision_id for _, r in found.found] == ["d40", "d2"]  # at once: the world has few
+        for world in (None, "rare", "busy", "w4"):
+            wanted = [r for r in kept[::-1] if world in (None, r.world)]
+            assert paged(store, "p", world, 4) == wanted
+            assert paged(store, "other", world, 4) == []
+
+    def test_no_decisions_are_recent_in_an_empty_log(self, store: Store) -> None:
+        """Nor is there more to look for."""
+        for of in ((), ("p",), (None, "w")):
+            assert store.recent_decisions(*of) == RecentDecisions((), None)
+
     def test_a_decision_may_be_appended_again(self, store: Store) -> None:
         """Equal content is left as it is; other content fails and undoes the batch."""
         store.append_decisions([decision("a")])
@@ -948,6 +996,23 @@ class StoreContract(AwaitingContract):
             writer.join()
         assert sorted(r.sequence for each in results.values() for r in each) == list(range(1, 201))
         assert store.observation_count("policy", "world") == 200
+
+
+def paged(store: Store, policy: str | None, world: str | None, limit: int) -> list[DecisionRecord]:
+    """All recent decisions, page by page; places fall."""
+    records: list[DecisionRecord] = []
+    before, last = None, math.inf
+    while True:
+        page = store.recent_decisions(policy, world, before=before, limit=limit)
+        assert len(page.found) <= limit
+        for place, record in page.found:
+            assert place < last
+            last = place
+            records.append(record)
+        if page.before is None:
+            return records
+        assert before is None or page.before < before
+        before = page.before
 
 
 def audited(store: Store) -> dict[str, int]:

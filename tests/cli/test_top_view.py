@@ -75,6 +75,18 @@ def test_when_there_is_more_than_is_kept_the_rate_is_of_a_shorter_window():
     assert frame.policies[0].per_second == pytest.approx(1000, rel=1e-3)
 
 
+def test_a_notice_about_one_world_stands_beside_it_whatever_else_is_decided():
+    alarm = {"CALIBRATION_ALARM": "harm is more frequent in this world than its bounds allow"}
+    made = tally(one(NOW - 2, world="wrong", notices=alarm), *(one(NOW - 1, world="busy") for _ in range(9)))
+    frame = made.frame(NOW)
+    assert [(w.world, w.decisions, w.notices) for w in frame.worlds] == [
+        ("wrong", 1, ("CALIBRATION_ALARM",)),
+        ("busy", 9, ()),
+    ]
+    assert frame.notices == {}
+    assert "wrong  ! CALIBRATION_ALARM" in drawn(frame, 100, None)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("height", [None, 6, 12, 24, 60])
 def test_a_frame_fits_its_terminal(width, height):

@@ -1,4 +1,9 @@
+import time
+
 import pytest
+
+from guardrail.cli.worlds import calibration_lines
+from guardrail.client.results import CalibrationState
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +55,11 @@ def test_a_world_shows_its_posterior(cli, told):
         "guarantee",
         "generation",
         "awaited",
+        "calibration",
     ]
+    assert result.json["calibration"] is None
     posterior = result.json["posterior"]
-    assert list(posterior) == ["revision", "refuted", "class_size", "plausible", "entropy", "top"]
+    assert list(posterior) == ["revision", "refuted", "class_size", "plausible", "entropy", "top", "detail"]
     assert (posterior["revision"], posterior["class_size"]) == (3, 3)
     weights = {"fair": 0.5 * 0.5**3, "mild": 0.3 * 0.9**3, "wild": 0.2 * 0.1**3}
     for name, weight in weights.items():
@@ -60,6 +67,38 @@ def test_a_world_shows_its_posterior(cli, told):
     text = cli("worlds", "worlds/red", "--policy", "coin", "--target", told.target).out
     for part in ("3 hypotheses", "nats", "mild", "theorem", "0.95"):
         assert part in text
+
+
+def test_a_world_shows_what_came_of_its_promises(cli, told):
+    from guardrail import Client
+
+    action = {"kind": "high"}
+    with Client(told.target, timeout=20) as client:
+        for _ in range(2):
+            verdict = client.check(policy="coin", world="worlds/told", context={}, action=action)
+            client.report(
+                policy="coin",
+                world="worlds/told",
+                context={},
+                action=action,
+                outcome=True,
+                observation_id=verdict.decision_id,
+            )
+    arguments = ("worlds", "worlds/told", "--policy", "coin", "--target", told.target)
+    deadline = time.monotonic() + 30
+    while (found := cli(*arguments, "--json").json["calibration"]) is None or found["outcomes"] < 2:
+        assert time.monotonic() < deadline
+    assert (found["harms"], found["alarm"]) == (2, False)
+    text = cli(*arguments).out
+    for part in ("2 under decisions' ids, harm in 2", "log e-value", "alarm at 4.605", "no alarm", "by the outcomes"):
+        assert part in text
+
+
+def test_an_alarm_is_shown():
+    found = CalibrationState(50, 25, 2.5, 8.0, 9.0, 4.6, True, None, None, None)
+    lines = dict(calibration_lines(found))
+    assert lines[""] == "ALARM: harm is more frequent than the bounds allow"
+    assert "predicted" not in lines
 
 
 def test_a_world_needs_its_policy(cli, told):

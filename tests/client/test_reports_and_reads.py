@@ -133,6 +133,21 @@ def test_a_world_is_read_with_its_most_probable_hypotheses_first(client, service
     assert (state.posterior.refuted, state.posterior.class_size, state.posterior.entropy) == (True, None, None)
 
 
+def test_a_world_tells_of_promises_and_outcomes(client, service):
+    told = pb.Calibration(outcomes=9, harms=3, bounds=0.5, log_e_value=2.0, log_e_peak=5.0, log_e_alarm=4.6, alarm=True)
+    service.on("GetWorld", pb.GetWorldResponse(world=pb.World(policy="p", world="w", calibration=told)))
+    found = client.world("p", "w").calibration
+    assert (found.outcomes, found.harms, found.bounds, found.alarm) == (9, 3, 0.5, True)
+    assert (found.log_e_value, found.log_e_peak, found.log_e_alarm) == (2.0, 5.0, 4.6)
+    assert (found.predicted, found.harm_low, found.harm_high) == (None, None, None)
+    told.predicted, told.harm_low, told.harm_high = 0.0, 0.0, 0.75
+    service.on("GetWorld", pb.GetWorldResponse(world=pb.World(policy="p", world="w", calibration=told)))
+    found = client.world("p", "w").calibration
+    assert (found.predicted, found.harm_low, found.harm_high) == (0.0, 0.0, 0.75)
+    service.on("GetWorld", pb.GetWorldResponse(world=pb.World(policy="p", world="w")))
+    assert client.world("p", "w").calibration is None
+
+
 def test_worlds_are_fetched_page_by_page(client, service):
     pages = [
         pb.ListWorldsResponse(worlds=[pb.WorldEntry(policy="p", world="a", observations=1)], next_page_token="t1"),

@@ -491,3 +491,92 @@ def test_evidence_of_a_beta_prior_is_the_closed_form():
     log_ratio = stats.beta(6.0, 11.0).logpdf(bound.value) - stats.beta(2.0, 3.0).logpdf(bound.value)
     assert log_ratio == pytest.approx(np.log(DELTA), abs=1e-9)
     assert betaln(2.0, 3.0) == pytest.approx(math.log(1 / 12))
+
+
+# ---------------------------------------------------------------- what a person is told
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_the_detail_of_rates_is_their_beta_posteriors_and_intervals(running):
+    """The upper ends are the harm bounds, and the lower ones those of the opposite harm."""
+    oracle, mirrored = (beta(harmful=h, bound=ratio(running=running)) for h in (True, False))
+    rows, outcomes = history("beta", 40)
+    for n in (0, 1, 7, 40):
+        state = oracle.observe(oracle.init(), rows[:n], outcomes[:n])
+        other = mirrored.observe(mirrored.init(), rows[:n], outcomes[:n])
+        told = oracle.detail(state, 10).parameters
+        assert [one.name for one in told] == ["rate[0]", "rate[1]", "rate[2]"]
+        assert oracle.detail(state, 2).parameters == told[:2]
+        ask_each = np.arange(3.0)[:, None]
+        for k, one in enumerate(told):
+            seen = outcomes[:n][rows[:n, 0] == k]
+            exact = stats.beta(1.0 + seen.sum(), 2.0 + (1 - seen).sum())
+            assert (one.mean, one.deviation) == pytest.approx((exact.mean(), exact.std()))
+            assert one.plausible_high == oracle.bound(state, ask_each)[k].value
+            assert 1 - one.plausible_low == pytest.approx(mirrored.bound(other, ask_each)[k].value, abs=1e-12)
+            assert 0.0 <= one.plausible_low <= one.plausible_high <= 1.0
+
+
+@pytest.mark.parametrize("box", [None, (-1.2, 0.4)])
+def test_the_detail_of_weights_covers_the_plausible_ones(box):
+    """Against a dense lattice of weights, membership from the definition: outside of none, and near all of them."""
+    oracle, (rows, outcomes) = gauss(box=box), history("gauss", 12)
+    state = oracle.observe(oracle.init(), rows, outcomes)
+    axis = np.linspace(*(box or (-4, 4)), 601)
+    w = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    log_likelihood = stats.norm(w @ rows.T, 0.5).logpdf(outcomes).sum(axis=1)
+    evidence = stats.multivariate_normal(np.zeros(12), 0.25 * np.eye(12) + rows @ rows.T).logpdf(outcomes)
+    inside = w[log_likelihood - evidence >= np.log(DELTA)]
+    precision = rows.T @ rows / 0.25 + np.eye(2)
+    means = np.linalg.solve(precision, rows.T @ outcomes / 0.25)
+    told = oracle.detail(state, 5).parameters
+    assert [one.name for one in told] == ["weight[x0]", "weight[x1]"]
+    assert oracle.detail(state, 1).parameters == told[:1]
+    for i, one in enumerate(told):
+        assert one.mean == pytest.approx(means[i])
+        assert one.deviation == pytest.approx(np.linalg.inv(precision)[i, i] ** 0.5)
+        assert one.plausible_low <= inside[:, i].min()
+        assert one.plausible_high >= inside[:, i].max()
+        if box is None:
+            assert one.plausible_low == pytest.approx(inside[:, i].min(), abs=0.03)
+            assert one.plausible_high == pytest.approx(inside[:, i].max(), abs=0.03)
+            # It is what a bound goes by: that of an outcome which is the weight itself.
+            (bound,) = oracle.bound(state, np.eye(2)[i : i + 1])
+            assert bound.cautious.parameters["predicted_outcome_at_bound"] == pytest.approx(one.plausible_high)
+        else:
+            assert box[0] <= one.plausible_low < one.plausible_high <= box[1]
+
+
+def test_what_no_data_bounds_is_told_as_unbounded_and_in_a_box_as_the_box():
+    rows, outcomes = np.array([[1.0, 0.0]] * 5), np.arange(5.0)
+    for box, ends in ((None, (-math.inf, math.inf)), ((-2.0, 3.0), (-2.0, 3.0))):
+        oracle = gauss(box=box)
+        _, untouched = oracle.detail(oracle.observe(oracle.init(), rows, outcomes), 5).parameters
+        assert (untouched.plausible_low, untouched.plausible_high) == ends
+        assert (untouched.mean, untouched.deviation) == pytest.approx((0.0, 1.0))
+
+
+def test_without_a_plausible_set_there_are_no_ends():
+    for name in ("beta-predictive", "gauss-predictive"):
+        oracle = ORACLES[name]()
+        told = oracle.detail(oracle.observe(oracle.init(), *history(name, 20)), 5).parameters
+        assert {(one.plausible_low, one.plausible_high) for one in told} == {(None, None)}
+    refuted = beta(1, bound=ratio(running=True))
+    state = refuted.observe(refuted.init(), np.zeros((700, 1)), np.r_[np.ones(200), np.zeros(500)])
+    assert refuted.refuted(state)
+    (one,) = refuted.detail(state, 5).parameters
+    assert (one.plausible_low, one.plausible_high) == (None, None)
+    boxed = gauss(box=(-0.1, 0.1))
+    state = boxed.observe(boxed.init(), *history("gauss", 200))
+    assert boxed.refuted(state)
+    assert {one.plausible_low for one in boxed.detail(state, 5).parameters} == {None}
+
+
+@every_oracle
+def test_nothing_is_told_of_what_is_no_number(name):
+    oracle = ORACLES[name]()
+    state = oracle.observe(oracle.init(), np.full((1, oracle.row_length), math.nan), [1.0])
+    assert oracle.detail(state, 5).parameters == ()
+    if name.startswith("gauss"):
+        huge = oracle.observe(oracle.init(), np.array([[1e160, 1.0]]), [1.0])
+        assert all(math.isfinite(one.mean + one.deviation) for one in oracle.detail(huge, 5).parameters)

@@ -665,3 +665,58 @@ def test_build_oracle():
     assert oracle.bound(oracle.init(), oracle.encode((1.0, 1.0), None)[None])[0].value == pytest.approx(
         stats.norm.sf((3.0 - 4.0) / SD), rel=1e-9
     )
+
+
+# ---------------------------------------------------------------- what a person is told
+
+
+@each_bound
+def test_the_detail_is_the_posterior_and_the_set_that_bounds_rest_on(spec):
+    """Masses and membership are the reference's at every moment; the worst of the plausible ones is the bound."""
+    oracle, rates = EnumeratedOracle(lattice(), spec), np.random.default_rng(5).normal(size=(1, 3)) + 1.0
+    rows, outcomes = stream(n=25)
+    log_prior = np.log([math.prod((0.6, 0.3, 0.1)[int(v)] for v in w) for w in weights()])
+    state, log_likelihood, so_far, sizes = oracle.init(), np.zeros(27), np.ones(27, bool), set()
+    for t in range(len(rows) + 1):
+        log_posterior = reference.posterior(log_prior, log_likelihood)
+        _, so_far = expected_bounds(spec, log_posterior, log_prior, np.zeros((27, 1)), so_far)
+        detail = oracle.detail(state, 1_000)
+        assert detail.parameters == ()
+        places = [[int(v) for v in one.parameters.values()] @ np.array([9, 3, 1]) for one in detail.hypotheses]
+        assert sorted(places) == list(range(27))
+        masses = [one.log_posterior for one in detail.hypotheses]
+        np.testing.assert_allclose(masses, log_posterior[places], rtol=0, atol=1e-9)
+        assert masses == sorted(masses, reverse=True)
+        plausible = [one.plausible for one in detail.hypotheses]
+        assert plausible == ([None] * 27 if spec.kind in ("iid", "predictive") else so_far[places].tolist())
+        assert oracle.detail(state, 4).hypotheses == detail.hypotheses[:4]
+        if None not in plausible:
+            worst = max(
+                stats.norm.sf((3.0 - np.array(list(one.parameters.values())) @ rates[0]) / SD)
+                for one in detail.hypotheses
+                if one.plausible
+            )
+            assert oracle.bound(state, rates)[0].value == pytest.approx(worst, rel=1e-9)
+            assert sum(plausible) == oracle.summary(state).plausible
+            sizes.add(sum(plausible))
+        if t < len(rows):
+            state = oracle.observe(state, rows[t : t + 1], outcomes[t : t + 1])
+            log_likelihood += stats.norm.logpdf(outcomes[t], weights() @ rows[t], SD)
+    assert spec.kind in ("iid", "predictive") or len(sizes) > 3
+
+
+def test_impossible_hypotheses_are_not_told_of_and_a_refuted_class_has_none_that_is_plausible():
+    oracle = EnumeratedOracle(table([0.0, 0.3, 1.0]), RATIO)
+    state = observed(oracle, [[0.0], [0.0]], [1.0, 0.0])
+    (left,) = oracle.detail(state, 10).hypotheses
+    assert (left.name, left.log_posterior, left.plausible) == ("h1", 0.0, True)
+    oracle = EnumeratedOracle(table([0.1, 0.9]), RUNNING)
+    state = observed(oracle, [[0.0]] * 60, [0.0] * 20 + [1.0] * 40)
+    assert oracle.refuted(state)
+    assert [one.plausible for one in oracle.detail(state, 10).hypotheses] == [False, False]
+    impossible = EnumeratedOracle(table([0.0, 0.0]), RATIO)
+    assert impossible.detail(observed(impossible, [[0.0]], [1.0]), 10).hypotheses == ()
+    failed = observed(oracle, [[0.0]], [math.nan])
+    assert oracle.failed(failed)
+    assert oracle.detail(failed, 10).hypotheses == ()
+    assert oracle.detail(oracle.init(), 0).hypotheses == ()

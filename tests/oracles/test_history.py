@@ -205,3 +205,26 @@ def test_what_it_promises_and_what_it_needs():
         found_by.bound(found_by.init(), np.zeros((1, 2)))
     with pytest.raises(ValueError, match="as many outcomes"):
         found_by.observe(found_by.init(), np.zeros((2, 1)), np.zeros(1))
+
+
+@each_bound
+def test_the_detail_is_the_posterior_and_the_set_that_bounds_rest_on(spec):
+    told_by, slow, so_far = oracle(spec), SlowFilter(), np.ones(3, bool)
+    rows, outcomes = stream(30)
+    state, log_prior = told_by.init(), np.log(PRIOR)
+    for t in range(len(rows) + 1):
+        log_posterior = reference.posterior(log_prior, slow.log_likelihood)
+        if spec.kind == "ratio":
+            now = reference.ratio_set(log_posterior, log_prior, spec.delta)
+        elif spec.kind == "plausible":
+            now = reference.plausible_set(log_posterior, spec.alpha)
+        else:
+            now = None
+        so_far = now & so_far if now is not None and spec.running else now
+        told = {one.name: one for one in told_by.detail(state, 9).hypotheses}
+        for place, name in enumerate("abc"):
+            assert told[name].log_posterior == pytest.approx(log_posterior[place], abs=1e-9)
+            assert told[name].plausible == (None if now is None else so_far[place])
+        if t < len(rows):
+            state = told_by.observe(state, rows[t : t + 1], outcomes[t : t + 1])
+            slow.observe("xy"[int(rows[t, 0])], outcomes[t])

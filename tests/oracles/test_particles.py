@@ -102,6 +102,10 @@ def test_between_two_runs_particles_are_weighted_by_what_came():
     assert mean_and_sd(state) == pytest.approx((mean, sd), abs=0.05)
     assert state.score == pytest.approx(evidence, abs=0.05)
     assert oracle.summary(state).top["a"] == pytest.approx(mean, abs=0.05)
+    detail = oracle.detail(state, 5)
+    (told,) = detail.parameters
+    assert (told.mean, told.deviation) == pytest.approx(mean_and_sd(state))
+    assert (told.name, told.plausible_low, told.plausible_high, detail.hypotheses) == ("a", None, None, ())
 
 
 def test_collapsed_weights_reject():
@@ -111,6 +115,7 @@ def test_collapsed_weights_reject():
     assert (bound.value, bound.failure.code) == (1.0, ReasonCode.DIAGNOSTICS_FAILED)
     assert "m.py:f: the weights have collapsed since the last refresh: effective sample size" in bound.failure.message
     assert oracle.failed(state)
+    assert oracle.detail(state, 5).parameters == ()
 
 
 @pytest.mark.slow

@@ -84,6 +84,8 @@ def test_it_is_the_oracle_of_the_same_class_in_process(plain):
             assert a[:2] + a[3:] == pytest.approx(b[:2] + b[3:], rel=1e-12)
             assert a[2] == b[2]
         assert plain.summary(right, 3).top == pytest.approx(here.summary(left, 3).top)
+        told = [(h.name, dict(h.parameters), h.plausible) for h in plain.detail(right, 40).hypotheses]
+        assert told == [(h.name, dict(h.parameters), h.plausible) for h in here.detail(left, 40).hypotheses]
         assert plain.count(right) == here.count(left)
         assert not plain.failed(right)
         assert not plain.refuted(right)

@@ -38,7 +38,7 @@ class SharedLog:
         self.feeds, self.failing, self.closed_logs = [], set(), {}
         self.before = self.after = lambda method: None
         self.confirm = lambda batch: None
-        self.reads, self.escalated = [], {}
+        self.reads, self.escalated, self.looked_up = [], {}, []
 
     def _require(self, method):
         if method in self.failing:
@@ -129,7 +129,14 @@ class SharedLog:
             self.decided[one.decision_id] = one
 
     def decision(self, decision_id):
+        self._require("decision")
+        self.looked_up.append(decision_id)
         return self.decided.get(decision_id)
+
+    def decisions(self, policy=None, world=None):
+        order = ("policy", "world", "generation", "policy_revision", "posterior_revision", "decided_at")
+        found = [d for d in self.decided.values() if policy in (None, d.policy) and world in (None, d.world)]
+        return iter(sorted(found, key=lambda one: [getattr(one, name) for name in order]))
 
     def open_escalations(self, batch):
         self._require("open_escalations")
