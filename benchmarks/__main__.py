@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 
-from benchmarks import classes, kernel, overload, replay, service, simulations, soak
+from benchmarks import classes, decisions, kernel, overload, replay, service, simulations, soak
 
 BENCHMARKS = {
     "service": service,
+    "decisions": decisions,
     "overload": overload,
     "soak": soak,
     "kernel": kernel,

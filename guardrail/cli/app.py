@@ -13,7 +13,7 @@ from guardrail.cli import (
     calibration,
     callers,
     check,
-    decision,
+    decisions,
     health,
     keys,
     not_taken,
@@ -59,7 +59,7 @@ not_taken.add_to(app)
 app.add_typer(worlds.app, name="worlds")
 session.add_to(app)
 app.add_typer(approvals.app, name="approvals")
-decision.add_to(app)
+app.add_typer(decisions.app, name="decisions")
 health.add_to(app)
 top.add_to(app)
 replay.add_to(app)

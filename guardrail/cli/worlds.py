@@ -1,7 +1,8 @@
-"""`guardrail worlds [show]|reset`."""
+"""`guardrail worlds [show]|outcomes|reset`."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +15,13 @@ from guardrail.cli.console import (
     AsJson,
     Deadline,
     ExitCode,
+    StoreUrl,
     Target,
     emit,
     errors,
     text_console,
 )
+from guardrail.cli.detail import print_detail, print_outcome
 from guardrail.cli.verdict import Line, guarantee_lines, posterior_lines, print_lines
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ class _ShowUnlessNamed(TyperGroup):
 
 app = typer.Typer(
     name="worlds",
-    help="List worlds, show what one believes, or reset one. Without a command: show.",
+    help="List worlds, show what one believes and by which outcomes, or reset one. Without a command: show.",
     cls=_ShowUnlessNamed,
     epilog="Example: guardrail worlds pad-39 --policy oring-launch",
 )
@@ -47,6 +50,15 @@ def show(
     policy: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only worlds of this policy; required with WORLD.")
     ] = None,
+    hypotheses: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1_000,
+            metavar="N",
+            help="Tell of at most so many of the most probable hypotheses, or of the parameters of a continuous class.",
+        ),
+    ] = 0,
     target: Target = DEFAULT_TARGET,
     deadline: Deadline = DEFAULT_DEADLINE,
     token_file: TokenFile = None,
@@ -58,11 +70,49 @@ def show(
     """List the worlds that hold observations, were reset or owe outcomes, or show what one of them believes."""
     if world is not None and policy is None:
         raise typer.BadParameter("say which policy's world: --policy NAME")
+    if hypotheses and world is None:
+        raise typer.BadParameter("say of which world: --hypotheses tells of one")
     with errors(as_json), connect(target, deadline, token_file, tls_ca, tls_cert, tls_key) as client:
         if world is not None and policy is not None:
-            _show(client.world(policy, world), as_json=as_json)
+            _show(client.world(policy, world, hypotheses=hypotheses), as_json=as_json)
         else:
             _list(list(client.worlds(policy)), as_json=as_json)
+
+
+@app.command(epilog="Example: guardrail worlds outcomes oring-launch pad-39 --store var/guardrail.db --last 20")
+def outcomes(
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the policy.")],
+    world: Annotated[str, typer.Argument(metavar="WORLD", help="Id of the world.")],
+    store: StoreUrl,
+    until: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Only the first so many: those that a decision rests on.")
+    ] = None,
+    last: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of these only the last so many.")] = None,
+    generation: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of this log of the world, instead of the present one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the outcomes that a world's posterior rests on, from the store itself, which is only read.
+
+    Their numbers are those that verdicts count in. --json prints one object a line.
+    """
+    with errors(as_json):
+        from guardrail.errors import WorldNotFound
+        from guardrail.store import open_store
+
+        opened = open_store(store, read_only=True)
+        try:
+            end = opened.observation_count(policy, world, generation)
+            if not end:
+                raise WorldNotFound(f"policy {policy!r} has no world {world!r} that holds observations in that store")
+            end = end if until is None else min(end, until)
+            first = 0 if last is None else max(end - last, 0)
+            rows = opened.observations(policy, world, first, generation)
+            for one in islice(rows, end - first):
+                print_outcome(one, as_json=as_json)
+        finally:
+            opened.close()
 
 
 @app.command(epilog="Example: guardrail worlds reset oring-launch pad-39 --reason 'the sensor was replaced'")
@@ -114,6 +164,7 @@ def _show(state: WorldState, *, as_json: bool) -> None:
     promises = [*guarantee_lines(state.guarantee), *calibration_lines(state.calibration)]
     awaited = [] if state.awaited is None else awaited_lines(state.awaited)
     print_lines(console, [*posterior_lines(state.posterior), *awaited, *promises, *generation, revision])
+    print_detail(console, state.posterior.detail)
 
 
 def calibration_lines(found: CalibrationState | None) -> list[tuple[str, str]]:

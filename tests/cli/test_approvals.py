@@ -49,7 +49,7 @@ def test_the_way_of_an_approval(ask, approvals, cli, service):
     passed = ask("approvals/a", "--approval", one)
     assert (passed.code, passed.json["decision"], passed.json["approval"]["note"]) == (0, "accept", "seen")
     where = ("--policy", "coin", "--world", "approvals/a", "--target", service.target)
-    text = cli("decision", passed.json["decision_id"], "--target", service.target).out
+    text = cli("decisions", "show", passed.json["decision_id"], "--target", service.target).out
     assert "APPROVED" in text
     assert "seen" in text
     assert "APPROVAL_USED" in cli("check", *where, "--action", LARGE, "--approval", one).out

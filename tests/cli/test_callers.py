@@ -93,7 +93,7 @@ def test_commands_show_who_asks(cli, service_parts, policy_file, file, keys, tmp
         named = ["--token-file", token]
         assert cli(*ask, *named).json["decision"] in ("accept", "reject", "escalate")
         decision = cli(*ask, *named).json["decision_id"]
-        assert cli("decision", decision, *target, *named).json["verdict"]["world"] == "prod/1"
+        assert cli("decisions", "show", decision, *target, *named).json["verdict"]["world"] == "prod/1"
         assert cli("policy", "reload", *target, *named).code == 0
         refused = cli("report", "--policy", "coin", "--world", "w", "--outcome", "true", *target, *named)
         assert json.loads(refused.err.splitlines()[-1])["error"]["reason"] == "PERMISSION_DENIED"

@@ -68,7 +68,7 @@ def test_it_sees_decisions_and_comes_back_after_a_restart(top, service_parts, po
     verdict = check(target, kind="low", size=20.0)
     frame = shown.until(lambda f: f["seen"])
     assert frame["policies"][0]["reject"] == 1
-    assert frame["worlds"] == [{"policy": "coin", "world": "w", "decisions": 1}]
+    assert frame["worlds"] == [{"policy": "coin", "world": "w", "decisions": 1, "notices": []}]
     (decision,) = frame["decisions"]
     assert decision["decision_id"] == verdict.decision_id
     assert (decision["decision"], decision["reason"]) == ("reject", "RULE_MATCHED")

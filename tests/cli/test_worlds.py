@@ -1,9 +1,13 @@
+import math
 import time
 
 import pytest
 
+from guardrail.cli.console import text_console
+from guardrail.cli.detail import print_detail
 from guardrail.cli.worlds import calibration_lines
 from guardrail.client.results import CalibrationState
+from guardrail.domain import Hypothesis, Parameter, PosteriorDetail
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +136,84 @@ def test_only_what_is_there_can_be_reset(cli, told):
     assert result.code == 3
     assert '"WORLD_NOT_FOUND"' in result.err
     assert cli("worlds", "reset", "coin", "worlds/red", "--target", told.target).code == 2
+
+
+# ---------------------------------------------------------------- hypotheses and outcomes
+
+
+def test_a_world_tells_of_its_hypotheses(cli, told):
+    arguments = ("worlds", "worlds/red", "--policy", "coin", "--target", told.target, "--hypotheses")
+    found = cli(*arguments, 3, "--json").json["posterior"]["detail"]
+    assert found["parameters"] == []
+    weights = {"fair": 0.5 * 0.5**3, "mild": 0.3 * 0.9**3, "wild": 0.2 * 0.1**3}
+    assert [one["name"] for one in found["hypotheses"]] == ["mild", "fair", "wild"]
+    for one in found["hypotheses"]:
+        mass = weights[one["name"]] / sum(weights.values())
+        assert math.exp(one["log_posterior"]) == pytest.approx(mass)
+        prior = {"fair": 0.5, "mild": 0.3, "wild": 0.2}[one["name"]]
+        assert one["plausible"] is (mass >= 0.05 * prior)
+    assert found["hypotheses"][0]["parameters"] == {"rate[high]": 0.1, "rate[low]": 0.01}
+    assert len(cli(*arguments, 1, "--json").json["posterior"]["detail"]["hypotheses"]) == 1
+    text = cli(*arguments, 3).out.splitlines()[-4:]
+    assert text[0].split() == ["posterior", "hypothesis", "parameters"]
+    assert text[1].split() == ["0.7772", "plausible", "mild", "rate[high]=0.1,", "rate[low]=0.01"]
+    assert text[3].split()[1:4] == ["ruled", "out", "wild"]
+    assert text[0].index("hypothesis") == text[1].index("mild") == text[3].index("wild")
+
+
+def test_hypotheses_are_those_of_one_world(cli):
+    assert cli("worlds", "--hypotheses", "3").code == 2
+    assert cli("worlds", "w", "--policy", "coin", "--hypotheses", "1001").code == 2
+
+
+def test_parameters_are_told_with_what_is_not_known(capsys):
+    detail = PosteriorDetail(
+        parameters=(
+            Parameter("weight[a]", 0.5, 0.25, -math.inf, 1.0),
+            Parameter("weight[bb]", -1.0, 0.125),
+        )
+    )
+    print_detail(text_console(), detail)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["parameter", "mean", "sd", "plausible", "from", "to"],
+        ["weight[a]", "0.5", "0.25", "-inf", "1"],
+        ["weight[bb]", "-1", "0.125", "?", "?"],
+    ]
+
+
+def test_hypotheses_of_a_bound_without_a_set_have_no_mark(capsys):
+    detail = PosteriorDetail((Hypothesis("h", {"rate": 0.5}, 0.0, None),))
+    print_detail(text_console(), detail)
+    assert capsys.readouterr().out == "  posterior  hypothesis  parameters\n          1  h           rate=0.5\n"
+
+
+def test_outcomes_are_those_that_decisions_count(cli, policy_file, tmp_path):
+    from guardrail.store import open_store
+    from guardrail.testing.store_contract import observation
+
+    path = tmp_path / "log.db"
+    store = open_store(path)
+    for n in range(5):
+        content = '{"action": {"kind": "low"}, "context": {}, "outcome": %s}' % ("true" if n == 3 else "false")
+        store.append_observations([observation(f"o{n}", content, "coin", "w")])
+    store.reset_world("coin", "w", 1, "because", "")
+    store.append_observations([observation("\x1b[2Jnew", content, "coin", "w")])
+    store.close()
+
+    def numbers(*options):
+        lines = cli("worlds", "outcomes", "coin", "w", "--store", path, *options).out.splitlines()
+        return [(int(line.split()[0]), line.split()[3]) for line in lines]
+
+    every = [(n + 1, f"o{n}") for n in range(5)]
+    assert numbers() == [(1, '"\\u001b[2Jnew"')]
+    assert numbers("--generation", 1) == every
+    assert numbers("--generation", 1, "--until", 4) == every[:4]
+    assert numbers("--generation", 1, "--until", 4, "--last", 2) == every[2:4]
+    assert numbers("--generation", 1, "--last", 9) == every
+    assert numbers("--generation", 1, "--until", 0) == []
+    text = cli("worlds", "outcomes", "coin", "w", "--store", path, "--generation", 1, "--until", 4, "--last", 1).out
+    assert text.rstrip().endswith('o3  outcome true  action {"kind": "low"}  context {}')
+    one = cli("worlds", "outcomes", "coin", "w", "--store", path, "--json").json
+    assert list(one) == ["number", "observation_id", "action", "context", "outcome", "recorded_at", "reporter"]
+    missing = cli("worlds", "outcomes", "coin", "other", "--store", path)
+    assert (missing.code, missing.err[:23]) == (3, "error [WORLD_NOT_FOUND]")

@@ -288,3 +288,40 @@ def test_a_broken_watch_is_an_error(client, service, answers):
     with pytest.raises(errors.LimitExceeded, match=re.escape("too slow")) as caught:
         watched(client)
     assert caught.value.reason == "WATCHER_TOO_SLOW"
+
+
+# ---------------------------------------------------------------- lists of decisions, and what a world tells in full
+
+
+def test_decisions_are_fetched_page_by_page_up_to_a_limit(client, service, answers):
+    records = [a_record(answers, f"d{n}") for n in range(5)]
+    pages = [
+        pb.ListDecisionsResponse(decisions=records[:2], next_page_token="t1"),
+        pb.ListDecisionsResponse(next_page_token="t2"),
+        pb.ListDecisionsResponse(decisions=records[2:]),
+    ]
+    for limit, sizes in ((None, [200, 200, 200]), (4, [4, 2, 2]), (2, [2])):
+        service.on("ListDecisions", *pages)
+        service.requests["ListDecisions"].clear()
+        found = client.decisions("p", "w", limit=limit)
+        assert [one.verdict.decision_id for one in found] == [f"d{n}" for n in range(5)][:limit]
+        asked = service.requests["ListDecisions"]
+        assert [(r.policy, r.world, r.page_token) for r in asked] == [("p", "w", t) for t in ("", "t1", "t2")][
+            : len(sizes)
+        ]
+        assert [r.page_size for r in asked] == sizes
+    service.on("ListDecisions", pb.ListDecisionsResponse(next_page_token="again"))
+    with pytest.raises(errors.ServiceError) as caught:
+        client.decisions()
+    assert caught.value.reason == "MALFORMED_REPLY"
+
+
+def test_more_hypotheses_than_were_asked_for_are_malformed(client, service):
+    world = pb.World(policy="p", world="w")
+    world.hypotheses.add(name="a")
+    service.on("GetWorld", pb.GetWorldResponse(world=world))
+    assert client.world("p", "w", hypotheses=1).posterior.detail.hypotheses[0].name == "a"
+    assert service.requests["GetWorld"][-1].hypotheses == 1
+    with pytest.raises(errors.ServiceError) as caught:
+        client.world("p", "w")
+    assert caught.value.reason == "MALFORMED_REPLY"
