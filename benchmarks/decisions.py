@@ -38,7 +38,7 @@ class Variant:
 
     about: str
     decision: str
-    expected: pb.Decision
+    expected: pb.Decision.ValueType
 
 
 VARIANTS = {

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import Final
 
 from guardrail.domain import Reason, ReasonCode
 from guardrail.errors import EscalationClosed, EscalationMismatch
+
+LONGEST_OPEN: Final = 30 * 86_400.0
+"""Most seconds from opening to expiry: the longest duration that a policy can name."""
 
 
 class EscalationState(enum.StrEnum):

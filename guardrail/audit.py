@@ -114,8 +114,8 @@ class Audit:
         read_chains: what the chains say of themselves; read again while records are taken, for a service may write.
         keys: raw public keys, of which one must have signed each chain. Without any, signatures are held against the
             key that the chain names itself.
-        anchors: heads that were kept elsewhere.
-        unchained: what `audit head` told of the records from before chains; None if it was not kept.
+        anchors: heads that were kept elsewhere. Those of one place that differ all count.
+        unchained: what `audit head` told of the records from before chains, each time; empty if it was not kept.
 
     Attributes:
         findings: the first MAX_FINDINGS.
@@ -131,11 +131,13 @@ class Audit:
         *,
         keys: Iterable[bytes] = (),
         anchors: Iterable[Anchor] = (),
-        unchained: Unchained | None = None,
+        unchained: Iterable[Unchained] = (),
     ) -> None:
         self._read_chains, self._keys = read_chains, frozenset(keys)
-        self._anchors = {(anchor.chain, anchor.position): anchor for anchor in anchors}
-        self._expected = unchained
+        self._anchors: dict[tuple[str, int], set[Anchor]] = {}
+        for anchor in anchors:
+            self._anchors.setdefault((anchor.chain, anchor.position), set()).add(anchor)
+        self._expected = tuple(dict.fromkeys(unchained))
         self.findings: list[Finding] = []
         self.counts: Counter[str] = Counter()
         self.records = self.absent = 0
@@ -153,6 +155,14 @@ class Audit:
     def unsigned(self) -> int:
         """Number of chains that nobody signs."""
         return sum(walk.row is None or walk.row.public_key is None for walk in self._walks.values())
+
+    @property
+    def beyond_anchors(self) -> int:
+        """Number of chained records that stand after all anchors of their chain."""
+        last: Counter[str] = Counter()
+        for chain, position in self._anchors:
+            last[chain] = max(last[chain], position)
+        return sum(max(0, walk.position - last[chain]) for chain, walk in self._walks.items())
 
     def take(self, receipt: Receipt) -> None:
         """Follow a chain by one record. Those of one chain come in the order of their positions."""
@@ -188,21 +198,23 @@ class Audit:
         for chain, walk in self._walks.items():
             self._tell_suspects(chain, walk)
             self._finish_chain(chain, walk, now.get(chain))
-        for anchor in self._anchors.values():
+        for anchor in (one for same_place in self._anchors.values() for one in same_place):
             found = self._walks.get(anchor.chain)
             if found is None or anchor.position > found.position:
                 message = "an anchor names this record, and the log does not reach so far"
                 self._find("CUT", anchor.chain, anchor.position, "", message)
             self._check_anchor_signature(anchor, found)
-        expected = self._expected or Unchained()
-        if self.unchained != expected:
-            message = f"{self.unchained.records} records have no place in a chain"
-            if self._expected is not None:
-                other = "" if self.unchained.records != expected.records else ", and not the same ones"
-                message += f"; the anchor says {expected.records}{other}"
-            else:
-                message += ": from before there were chains, or put in; an anchor tells (`guardrail audit head`)"
+        self._finish_unchained()
+
+    def _finish_unchained(self) -> None:
+        told = f"{self.unchained.records} records have no place in a chain"
+        if not self._expected and self.unchained.records:
+            message = f"{told}: from before there were chains, or put in; an anchor tells (`guardrail audit head`)"
             self._find("UNCHAINED", "", 0, "", message)
+        for expected in self._expected:
+            if self.unchained != expected:
+                other = "" if self.unchained.records != expected.records else ", and not the same ones"
+                self._find("UNCHAINED", "", 0, "", f"{told}; the anchor says {expected.records}{other}")
 
     def _begin(self, chain: str, row: Chain | None) -> _Walk:
         walk = self._walks[chain] = _Walk(row)
@@ -249,11 +261,11 @@ class Audit:
             walk.signed = position
 
     def _check_ends(self, walk: _Walk, chain: str, position: int, receipt: Receipt) -> None:
-        row, anchor = walk.row, self._anchors.get((chain, position))
+        row = walk.row
         if row is not None and position == row.head.position and row.head.link != receipt.link:
             message = "the chain's row names another record as the last one"
             self._find("EDITED", chain, position, receipt.decision_id, message)
-        if anchor is not None and anchor.link != receipt.link:
+        if any(anchor.link != receipt.link for anchor in self._anchors.get((chain, position), ())):
             message = "is not what an anchor says that stood here: the past was rewritten"
             self._find("EDITED", chain, position, receipt.decision_id, message)
 

@@ -39,21 +39,22 @@ def head_lines(store: Store) -> Iterator[dict[str, Any]]:
         unchained = unchained.and_one(receipt.digest or b"")
     for chain in store.chains():
         yield {"chain": chain.chain, **_head(chain)}
-    if unchained.records:
-        yield {"unchained": unchained.records, "digest": unchained.digest.hex()}
+    # Told even if there are none: who puts some in before the next head is taken is found by this one.
+    yield {"unchained": unchained.records, "digest": unchained.digest.hex()}
 
 
-def read_anchors(path: Path) -> tuple[list[Anchor], Unchained | None]:
-    """Heads that `head_lines` told once; later lines of a file may tell of later times.
+def read_anchors(path: Path) -> tuple[list[Anchor], list[Unchained]]:
+    """Heads that `head_lines` told, and each time the records from before chains; lines may tell of several times.
 
     :raises StoreError: if the file cannot be read.
     :raises StoreCorrupt: if a line is no head.
     """
-    anchors, unchained = [], None
+    anchors: list[Anchor] = []
+    unchained: list[Unchained] = []
     for number, line in _lines(path):
         try:
             if "unchained" in line:
-                unchained = Unchained(_integer(line["unchained"]), bytes.fromhex(line["digest"]))
+                unchained.append(Unchained(_integer(line["unchained"]), bytes.fromhex(line["digest"])))
             else:
                 place = (_text(line["chain"]), _integer(line["position"]), bytes.fromhex(line["link"]))
                 anchors.append(Anchor(*place, _optional_bytes(line["signature"])))

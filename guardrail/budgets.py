@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from guardrail.domain import Guarantee, GuaranteeKind, HarmBudget, Reason, ReasonCode
+from guardrail.domain import Guarantee, GuaranteeKind, HarmBudget, Reason, ReasonCode, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 UNIT: Final = 2.0**-60
 """Of harm probability. Doubles of 2^-8 and more are whole units, and a sum of less than 8 is a 64-bit integer."""
 SOURCE: Final = "union bound over the accepted actions"
-CHECKED: Final = "every action of the session was checked under its name while the policy had this budget"
+CHECKED: Final = (
+    "every action, in a session under its name, was checked while the policy had this budget and was enforced"
+)
 CHOSEN: Final = (
     "the session is looked at for a reason that its outcomes have no part in; over several, the totals add up"
 )
@@ -154,12 +156,18 @@ class Ground:
     Attributes:
         policy_revision: of the policy that they were computed under.
         generation: of the world's log that they were computed from.
-        delta: probability that a bound of these fails ever; None if any of them is no theorem.
+        delta: probability that a bound of these fails ever; None if any of them is no theorem, or was only watched.
     """
 
     policy_revision: str
     generation: int
     delta: float | None
+
+
+def ground_of(verdict: Verdict, generation: int) -> Ground:
+    """What an accepted bound rests on. In shadow mode rejects were carried out, too, so its sum promises nothing."""
+    delta = None if verdict.shadow else delta_of(verdict.guarantee)
+    return Ground(verdict.policy_revision, generation, delta)
 
 
 def delta_of(guarantee: Guarantee) -> float | None:
@@ -175,14 +183,16 @@ def promise(bounds: Guarantee, grounds: Iterable[Ground], total: float, revision
     Args:
         bounds: what the world's bounds promise at present.
         grounds: what the accepted bounds rest on; each revision and generation has a delta of its own.
-        total: of the budget.
+        total: what the bounds add up to at most.
         revision: the policy's present one, whose assumptions `bounds` states.
     """
     present = delta_of(bounds)
     deltas = {(g.policy_revision, g.generation): g.delta for g in grounds}
     known = [delta for delta in (*deltas.values(), *(() if deltas else (present,))) if delta is not None]
     if present is None or len(known) < max(1, len(deltas)):
-        why = "nothing is promised: not all of the bounds are theorems that hold at all times at once"
+        why = (
+            "nothing is promised: not all of the bounds are theorems that hold at all times at once, and were enforced"
+        )
         return Guarantee(GuaranteeKind.NONE, 0.0, (why,), SOURCE)
     at_most = sum(map(Fraction, known), Fraction(total))
     if at_most >= 1:

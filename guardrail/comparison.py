@@ -15,13 +15,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from guardrail.budgets import terms_of
 from guardrail.domain import Decision, ReasonCode
 from guardrail.errors import LogUnusable
 from guardrail.guard import Judge
 from guardrail.log_checks import require_decisions
 from guardrail.oracles.build import close
+from guardrail.outcomes import Policies
 from guardrail.records import verdict_from_dict
-from guardrail.replay import BATCH, Forward, IrreproducibleError, Logged, is_stale, judged, place_of, read
+from guardrail.replay import (
+    BATCH,
+    FOR_WANT_OF_BUDGET,
+    Forward,
+    IrreproducibleError,
+    Logged,
+    found_in,
+    is_stale,
+    judged,
+    place_of,
+    read,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +77,8 @@ class Doubt:
     Attributes:
         side: what is at fault: the log, or one of the policies.
         code: RECORD_UNREADABLE, RECORD_CONTRADICTS, STALE_POSTERIOR, WORLD_UNAVAILABLE (an observation does not fit, or
-            is missing), or the reason code with which a policy rejects for want of an answer.
+            is missing), the reason code with which a policy rejects for want of an answer, or the one with which the
+            log's policy refused for want of a harm budget that this one does not have.
         message: what is wrong.
     """
 
@@ -139,6 +153,7 @@ def _compare(store: Store, old: Policy | None, new: Policy, world: str | None) -
     with ExitStack() as stack:
         policies: dict[Side, Policy] = {"new": new} if old is None else {"new": new, "old": old}
         judges: dict[Side, Judge] = {}
+        logged_under = Policies(store, list(policies.values()))
         for side, policy in policies.items():
             judges[side] = Judge(policy)
             stack.callback(close, judges[side].oracle)
@@ -146,10 +161,12 @@ def _compare(store: Store, old: Policy | None, new: Policy, world: str | None) -
             forwards = {side: Forward(judge, store, place) for side, judge in judges.items()}
             for revision, same in itertools.groupby(records, lambda record: record.posterior_revision):
                 while batch := list(itertools.islice(same, BATCH)):
-                    yield from _batch(forwards, revision, batch)
+                    yield from _batch(forwards, logged_under, revision, batch)
 
 
-def _batch(forwards: dict[Side, Forward], revision: int, records: list[DecisionRecord]) -> Iterator[Compared]:
+def _batch(
+    forwards: dict[Side, Forward], logged_under: Policies, revision: int, records: list[DecisionRecord]
+) -> Iterator[Compared]:
     """Decisions on one posterior revision of one world."""
     entries = [_entry(record) for record in records]
     readable = [entry for entry in entries if isinstance(entry, Logged)]
@@ -168,7 +185,11 @@ def _batch(forwards: dict[Side, Forward], revision: int, records: list[DecisionR
             continue
         new = next(verdicts["new"])
         old = next(verdicts["old"]) if "old" in verdicts else verdict_from_dict(entry.verdict)
-        yield Compared(entry.record, entry.context, entry.action, old, new, _doubt(old, new))
+        found = _doubt(old, new)
+        for side, forward in forwards.items():
+            verdict = old if side == "old" else new
+            found = _budget_doubt(side, forward.judge.policy, verdict, entry.record, logged_under) or found
+        yield Compared(entry.record, entry.context, entry.action, old, new, found)
 
 
 def _entry(record: DecisionRecord) -> Logged | Compared:
@@ -177,9 +198,10 @@ def _entry(record: DecisionRecord) -> Logged | Compared:
     if not isinstance(found, Logged):
         message = str(found.differences[0].recomputed)
         return Compared(record, None, None, None, None, Doubt("log", "RECORD_UNREADABLE", message))
-    contradiction = next((name for name in _COLUMNS if getattr(record, name) != found.verdict[name]), None)
+    says = {**found.verdict, "decision": found_in(found.verdict)}
+    contradiction = next((name for name in _COLUMNS if getattr(record, name) != says[name]), None)
     if contradiction is not None:
-        logged, told = getattr(record, contradiction), found.verdict[contradiction]
+        logged, told = getattr(record, contradiction), says[contradiction]
         message = f"{contradiction} is {logged!r}, its verdict says {told!r}"
         return _doubtful(found, Doubt("log", "RECORD_CONTRADICTS", message))
     if is_stale(found):
@@ -190,6 +212,30 @@ def _entry(record: DecisionRecord) -> Logged | Compared:
 
 def _doubtful(entry: Logged, doubt: Doubt) -> Compared:
     return Compared(entry.record, entry.context, entry.action, None, None, doubt)
+
+
+def _budget_doubt(
+    side: Side, policy: Policy, verdict: Verdict, record: DecisionRecord, logged_under: Policies
+) -> Doubt | None:
+    """What the log's budget refused is taken at its word for the same budget only: what is spent is not in the log.
+
+    Args:
+        side: whose verdict it is.
+        policy: of that side.
+        verdict: of that side; an accept in whose place there is the log's refusal.
+        record: the decision.
+        logged_under: the policies of the log.
+    """
+    code = verdict.reasons[0].code
+    if code not in FOR_WANT_OF_BUDGET:
+        return None
+    under = logged_under.get(record.policy_revision)
+    if not isinstance(under, str) and terms_of(under.spec.decision) == terms_of(policy.spec.decision):
+        return None
+    message = (
+        "it was refused for want of a harm budget that this policy does not have: whether its own would do is unknown"
+    )
+    return Doubt(side, code.value, message)
 
 
 def _doubt(old: Verdict, new: Verdict) -> Doubt | None:

@@ -36,7 +36,8 @@ TOLERANCE = 1e-9
 BATCH = 256
 """Decisions on one posterior that are bounded together."""
 _JUDGES_KEPT = 8
-_FOR_WANT_OF_BUDGET = frozenset({ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_CHANGED, ReasonCode.SESSION_MISSING})
+FOR_WANT_OF_BUDGET = frozenset({ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_CHANGED, ReasonCode.SESSION_MISSING})
+"""Reasons with which a harm budget refuses what the bound accepts."""
 
 _SAID_OF_APPROVALS = frozenset(
     {
@@ -50,7 +51,7 @@ _SAID_OF_APPROVALS = frozenset(
     }
 )
 
-_OVERRULING = _FOR_WANT_OF_BUDGET | _SAID_OF_APPROVALS | {ReasonCode.OUTCOME_OVERDUE}
+_OVERRULING = FOR_WANT_OF_BUDGET | _SAID_OF_APPROVALS | {ReasonCode.OUTCOME_OVERDUE}
 
 _FIELDS = (
     "decision",
@@ -175,8 +176,8 @@ def _without_what_the_clock_decides(
     if logged["harm_bound"] >= fresh["harm_bound"] - TOLERANCE:
         skipped.add("harm_bound")
     limits = [limit for limit in (logged["threshold"], logged["escalate_above"]) if limit is not None]
-    if logged["decision"] != "accept" or logged["harm_bound"] <= min(limits):
-        skipped.add("decision")
+    if found_in(logged) != "accept" or logged["harm_bound"] <= min(limits):
+        skipped |= {"decision", "enforced_decision"} if logged["shadow"] == fresh["shadow"] else set()
     left, right = (
         {name: v for name, v in side.items() if name not in skipped and not name.startswith("cautious_hypothesis.")}
         for side in (logged, fresh)
@@ -301,7 +302,7 @@ def _overruled(judge: Judge, verdict: Verdict, entry: Logged) -> Verdict:
     said = list(itertools.takewhile(lambda code: code in _OVERRULING, codes))
     for place, code in reversed(list(enumerate(said))):
         reason = Reason(ReasonCode(code), "as the decision says")
-        if code in _FOR_WANT_OF_BUDGET:
+        if code in FOR_WANT_OF_BUDGET:
             verdict = overruled(verdict, reason) if verdict.found is Decision.ACCEPT else verdict
         elif code == ReasonCode.OUTCOME_OVERDUE:
             timed = judge.policy.spec.reporting.within is not None
@@ -333,11 +334,15 @@ def is_stale(entry: Logged) -> bool:
 
 def _columns(entry: Logged) -> Iterator[Difference]:
     """Where a record contradicts the verdict it holds."""
-    found = entry.verdict.get("enforced_decision") or entry.verdict["decision"]
-    for name, said in (("decision_id", entry.verdict["decision_id"]), ("decision", found)):
+    for name, said in (("decision_id", entry.verdict["decision_id"]), ("decision", found_in(entry.verdict))):
         column = getattr(entry.record, name)
         if column != said:
             yield Difference(f"record.{name}", column, said)
+
+
+def found_in(verdict: Mapping[str, Any]) -> str:
+    """What a logged verdict found, which in shadow mode is not what was done; the record's `decision` says it too."""
+    return str(verdict.get("enforced_decision") or verdict["decision"])
 
 
 def place_of(record: DecisionRecord) -> Place:
@@ -349,6 +354,7 @@ def _flat(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """What must agree, by dotted name."""
     guarantee, cautious = verdict["guarantee"], verdict["cautious_hypothesis"]
     flat = {name: verdict[name] for name in _FIELDS}
+    flat |= {"shadow": bool(verdict.get("shadow")), "enforced_decision": verdict.get("enforced_decision")}
     flat["reasons"] = [reason["code"] for reason in verdict["reasons"]]
     flat |= {f"guarantee.{name}": guarantee[name] for name in ("kind", "confidence")}
     if cautious is not None:

@@ -8,9 +8,10 @@ import math
 
 import pytest
 
-from guardrail.approvals import Escalation, EscalationState, resolved, state_at, used
+from guardrail.approvals import LONGEST_OPEN, Escalation, EscalationState, resolved, state_at, used
 from guardrail.domain import Reason, ReasonCode
 from guardrail.errors import EscalationClosed, EscalationMismatch
+from guardrail.policy import durations
 
 ONE = Escalation("e", "p", "r", "w", "agent", "d", opened_at=10.0, expires_at=20.0)
 STATES = EscalationState
@@ -92,3 +93,7 @@ def test_no_sequence_of_words_and_uses_lets_two_decisions_pass():
 
 
 _open = {"state": STATES.PENDING, "approver": "", "resolved_at": None, "used_at": None, "used_by": ""}
+
+
+def test_no_policy_keeps_an_escalation_open_for_longer_than_the_store_looks_back():
+    assert durations.LONGEST == LONGEST_OPEN

@@ -179,6 +179,15 @@ def test_a_rewritten_past_takes_an_anchor_or_a_key():
     assert codes([forged], receipts, keys=[public_bytes(KEY)]) == {"UNSIGNED"}
 
 
+def test_an_anchor_that_was_taken_before_a_rewritten_past_counts_beside_one_that_was_taken_after():
+    chain, _ = log()
+    rewritten, receipts = build("c", [[decision("x"), *[decision(f"c{n}") for n in range(1, 8)]]])
+    anchors = [anchor_of(chain), anchor_of(rewritten)]
+    assert chain.head.position == rewritten.head.position
+    for told in (anchors, anchors[::-1]):
+        assert codes([rewritten], receipts, anchors=told) == {"EDITED"}
+
+
 def test_a_chain_of_another_key_is_foreign():
     chain, receipts = log(key=KEY)
     forged, others = log(chain="d", key=OTHER)
@@ -229,15 +238,23 @@ def old(decision_id):
     return Receipt(decision_id, None, None, None, None, record_digest(record), record)
 
 
+def test_a_record_that_stands_twice_is_called_so():
+    chain, receipts = log()
+    assert "SWAPPED" in codes([chain], [*receipts[:4], receipts[3], *receipts[4:]])
+    assert "SWAPPED" in codes([chain], [*receipts, receipts[0]])
+
+
 def test_records_from_before_chains_are_told_unless_an_anchor_knows_them():
     receipts = [old("a"), old("b")]
     known = Unchained().and_one(receipts[0].digest).and_one(receipts[1].digest)
     assert codes([], receipts) == {"UNCHAINED"}
-    assert codes([], receipts, unchained=known) == set()
-    assert codes([], receipts[:1], unchained=known) == {"UNCHAINED"}
-    assert codes([], [*receipts, old("c")], unchained=known) == {"UNCHAINED"}
-    assert codes([], [receipts[0], old("x")], unchained=known) == {"UNCHAINED"}
-    assert codes([], [], unchained=known) == {"UNCHAINED"}
+    assert codes([], receipts, unchained=[known]) == set()
+    assert codes([], receipts, unchained=[Unchained(), known]) == codes([], [], unchained=[Unchained(), known])
+    assert codes([], receipts, unchained=[known, Unchained()]) == {"UNCHAINED"}
+    assert codes([], receipts[:1], unchained=[known]) == {"UNCHAINED"}
+    assert codes([], [*receipts, old("c")], unchained=[known]) == {"UNCHAINED"}
+    assert codes([], [receipts[0], old("x")], unchained=[known]) == {"UNCHAINED"}
+    assert codes([], [], unchained=[known]) == {"UNCHAINED"}
 
 
 def test_a_record_that_does_not_fit_its_checksum_is_edited():

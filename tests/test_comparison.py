@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import sqlite3
@@ -125,6 +126,51 @@ def test_the_question_that_both_refuse_for_the_same_reason_is_agreement(store):
     found = [one for one in compare(store, None, LOOSER) if one.action == {"kind": 1.0}]
     assert {one.new.reasons[0].code for one in found} == {"WRONG_TYPE"}
     assert not any(one.flips or one.doubt for one in found)
+
+
+def write(store, policy, verdicts, action):
+    store.record_policy(policy.name, policy.revision, policy.document)
+    for step, verdict in enumerate(verdicts):
+        store.append_decisions([LoggedDecision(verdict, {}, action, float(step)).to_record()])
+
+
+def test_what_was_only_watched_is_compared_by_what_it_would_have_been(tmp_path):
+    watching = parse_policy(OLD + "mode: shadow\n")
+    guard = Guard(watching, world="one")
+    with contextlib.closing(open_store(tmp_path / "watched.db")) as store:
+        write(store, watching, [guard.check({}, {"kind": kind}) for kind in ("high", "low")], {"kind": "high"})
+        for old in (None, watching):
+            first, _ = compare(store, old, LOOSER)
+            assert first.doubt is None
+            assert (first.old.found, first.new.found, first.loosens) == (Decision.REJECT, Decision.REJECT, False)
+        looser = edited(("reject_above: 0.2, escalate_above: 0.06", "reject_above: 0.95"))
+        assert next(compare(store, None, looser)).loosens
+
+
+BUDGET = "reject_above: 0.95, budget: {per: window, window: 1h, total: 0.95}"
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        "reject_above: 0.95",
+        BUDGET.replace("total: 0.95", "total: 1.0"),
+        BUDGET.replace("1h", "1m"),
+        "reject_above: 0.95, budget: {per: session, total: 0.95}",
+    ],
+)
+def test_whether_another_budget_would_have_refused_is_in_doubt(tmp_path, decision):
+    limited = edited(("reject_above: 0.2, escalate_above: 0.06", BUDGET))
+    other = edited(("reject_above: 0.2, escalate_above: 0.06", decision))
+    same = edited(("reject_above: 0.2, escalate_above: 0.06", BUDGET.replace("0.95,", "0.94,")))
+    stricter = edited(("reject_above: 0.2, escalate_above: 0.06", "reject_above: 0.2"))
+    guard = Guard(limited, world="one")
+    with contextlib.closing(open_store(tmp_path / "limited.db")) as store:
+        write(store, limited, [guard.check({}, {"kind": "high"}) for _ in range(2)], {"kind": "high"})
+        for old in (None, limited):
+            assert codes(compare(store, old, other)) == {("new", "BUDGET_EXHAUSTED"): 1}
+            assert not codes(compare(store, old, same))
+            assert not codes(compare(store, old, stricter))
 
 
 def test_a_stricter_policy_loosens_nothing(store):

@@ -278,6 +278,24 @@ def test_any_altered_part_of_a_verdict_is_found(log, changes, field):
     assert field in {d.field for d in found[0].differences}
 
 
+def test_what_was_only_watched_replays_and_an_altered_finding_is_found(log):
+    watched = COIN + "mode: shadow\n"
+    log.play(watched, worlds=("one",))
+    assert differing(log.store) == []
+    victim = next(r for r in log.store.decisions() if r.decision == "reject")
+    enforced = json.loads(victim.verdict)
+    assert (enforced["decision"], enforced["enforced_decision"]) == ("accept", "reject")
+
+    def edit(record, **changes):
+        verdict = json.dumps({**json.loads(record.verdict), **changes})
+        found = changes.get("enforced_decision") or "accept"
+        return replace(record, verdict=verdict, decision=found) if record.decision_id == victim.decision_id else record
+
+    for changes in ({"enforced_decision": "accept"}, {"enforced_decision": None, "shadow": False}):
+        (found,) = differing(altered(log.store, functools.partial(edit, **changes)))
+        assert "enforced_decision" in {d.field for d in found.differences}
+
+
 def test_an_altered_request_is_found(log):
     log.play(COIN, worlds=("one",))
     victim = next(r for r in log.store.decisions() if json.loads(r.request)["action"] == {"kind": "high"})

@@ -65,7 +65,8 @@ def verify(
 
         keys = [public_bytes(read_public_key(path)) for path in public_key or ()]
         told = [read_anchors(path) for path in anchor or ()]
-        unchained = next((one for _, one in told if one is not None), Unchained() if told else None)
+        # A head that says nothing of records from before chains says that there were none.
+        unchained = [one for _, times in told for one in times or [Unchained()]]
         exported = None if file is None else ExportedLog(file)
         opened = None if exported is not None or store is None else open_store(store, read_only=True)
         log: Any = exported if exported is not None else opened
@@ -168,6 +169,10 @@ def _not_checked(audit: Audit, *, keys: bool, anchored: bool) -> list[str]:
         notes.append(f"{unsigned}without --public-key anybody who can write to the store can make up a whole chain")
     if not anchored:
         notes.append("without --anchor an end that was cut off together with the chain's own row is not found")
+    else:
+        notes.append(
+            f"whether anything was cut off after the anchors, where {audit.beyond_anchors} of the present records stand"
+        )
     if audit.absent:
         notes.append(f"the content of {audit.absent} records, of which the file holds the digests only")
     return notes

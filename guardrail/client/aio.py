@@ -374,7 +374,8 @@ class AsyncClient:
             note: for the record, at most 500 characters.
             timeout: seconds, instead of the client's.
 
-        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve, or its decision is not in
+            the log.
         :raises EscalationMismatch: if the digest is another one.
         :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
         :raises PermissionDenied: if the caller is the one who asked (SELF_APPROVAL), or approves nothing.

@@ -87,6 +87,9 @@ class Approving:
         if isinstance(outcome, Reason):
             return instead(verdict, Decision.REJECT, outcome)
         self._metrics.escalation(verdict.policy, "used")
+        if not self._clock() < outcome.expires_at:  # the store may have taken its time
+            message = f"the time of escalation {approval!r} was over before it was used: it is used up"
+            return instead(verdict, Decision.REJECT, Reason(ReasonCode.APPROVAL_EXPIRED, message))
         return approved(verdict, outcome)
 
     async def open(
@@ -119,7 +122,8 @@ class Approving:
     async def resolve(self, escalation_id: str, digest: str, approve: bool, note: str, caller: Caller) -> Escalation:
         """Take note of what a person says; the same words again are answered as before.
 
-        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve, or its decision, which says
+            what would be approved, is not in the log.
         :raises PermissionDenied: SELF_APPROVAL if the caller is the one who asked.
         :raises EscalationMismatch: if the digest is another one.
         :raises EscalationClosed: if it was resolved otherwise before, or its time is over.
@@ -131,6 +135,11 @@ class Approving:
                 f"there is no escalation {escalation_id!r} that {caller.name or 'you'} may resolve"
             )
         require_another(before, caller)
+        if approve and (await self.view(before)).decision is None:
+            raise EscalationNotFound(
+                f"the decision of escalation {escalation_id!r}, which says what would be approved, is not in the log "
+                "(yet): look again, or let the agent ask again"
+            )
         now = self._clock()
         after = await self._writer.run(
             lambda: self._store.resolve_escalation(escalation_id, digest, approve, caller.name, note, now)

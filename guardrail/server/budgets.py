@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from guardrail.budgets import MISSING, Ground, Terms, delta_of, promise, refusal, terms_of
+from guardrail.budgets import MISSING, Terms, ground_of, promise, refusal, terms_of
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBudget, Reason, ReasonCode, Verdict
 from guardrail.errors import SessionNotFound
 from guardrail.overruling import accepts_safest_first, overruled
@@ -99,7 +99,9 @@ class Budgets:
             raise SessionNotFound(f"nothing was accepted under a harm budget in {what} of world {world!r}")
         # In shadow mode all else was carried out as well: that the sum of some bounds is small promises nothing.
         stated = NO_GUARANTEE if policy.spec.mode == "shadow" else bounds
-        promised = promise(stated, record.grounds, record.terms.total, policy.revision)
+        # A window holds more than its total for a while after that was lowered, or the window made longer.
+        at_most = max(record.terms.total, record.spent)
+        promised = promise(stated, record.grounds, at_most, policy.revision)
         changed = record.terms.per == "session" and record.terms != terms_of(policy.spec.decision)
         return SessionView(record, changed, promised)
 
@@ -111,7 +113,5 @@ def _approved_in_vain(reason: Reason, verdict: Verdict) -> Reason:
 
 
 def _reservation(verdict: Verdict, session: str, terms: Terms, generation: int) -> NewReservation:
-    ground = Ground(verdict.policy_revision, generation, delta_of(verdict.guarantee))
-    return NewReservation(
-        verdict.decision_id, verdict.policy, verdict.world, session, terms, verdict.harm_bound, ground
-    )
+    names = (verdict.decision_id, verdict.policy, verdict.world, session)
+    return NewReservation(*names, terms, verdict.harm_bound, ground_of(verdict, generation))

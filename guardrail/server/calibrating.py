@@ -173,7 +173,10 @@ class Calibrating:
             self._wake.clear()
             keys, self._waiting = list(self._waiting), {}
             for key in keys:
-                await self._look(key)
+                try:
+                    await self._look(key)
+                except Exception as error:  # noqa: BLE001  (logged there; the other worlds are watched all the same)
+                    self._failed(key, error)
             self._forget_unloaded()
             await asyncio.sleep(PAUSE_SECONDS)
 
@@ -191,21 +194,20 @@ class Calibrating:
             self._watches[key] = watch
             self._show(policy.name)
         read = partial(watch.read_on, world.committed, time.monotonic())
-        try:
-            progress = await self._loop.run_in_executor(self._thread, read)
-        except Exception as error:
-            if key not in self._failing:
-                told = {"policy": key[0], "world": key[1], "why": str(error) or type(error).__name__}
-                log.error("outcomes_not_compared", exc_info=not isinstance(error, GuardrailError), **told)
-            self._failing.add(key)
-            self._again(key)
-            return
+        progress = await self._loop.run_in_executor(self._thread, read)
         self._failing.discard(key)
         self._publish(key, watch.standing())
         if progress is Progress.MORE:
             self._soon(key)
         elif progress is Progress.HELD:
             self._again(key)
+
+    def _failed(self, key: Key, error: Exception) -> None:
+        if key not in self._failing:
+            defect = None if isinstance(error, GuardrailError) else error
+            log.error("outcomes_not_compared", policy=key[0], world=key[1], why=str(error), exc_info=defect)
+        self._failing.add(key)
+        self._again(key)
 
     def _publish(self, key: Key, found: Standing) -> None:
         before = self._standings.get(key)

@@ -424,7 +424,8 @@ class Service:
     ) -> EscalationView:
         """Approve or deny an escalated action; the same words again are answered as before.
 
-        :raises EscalationNotFound: if there is none of that id that the caller may resolve.
+        :raises EscalationNotFound: if there is none of that id that the caller may resolve, or its decision is not in
+            the log.
         :raises PermissionDenied: SELF_APPROVAL if the caller is the one who asked.
         :raises EscalationMismatch: if the digest is another one.
         :raises EscalationClosed: if it was resolved otherwise before, or its time is over.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from guardrail.approvals import Escalation, EscalationState, resolved, used
+from guardrail.approvals import LONGEST_OPEN, Escalation, EscalationState, resolved, used
 from guardrail.domain import Reason
 from guardrail.errors import EscalationNotFound, StoreCorrupt, StoreError
 from guardrail.store.records import escalation_checksum
@@ -42,7 +42,10 @@ def select_page(
     after: tuple[float, str] | None,
     limit: int,
 ) -> sa.Select[Any]:
-    """Rows of escalations, newest first, for `read`."""
+    """Rows of escalations, newest first, for `read`.
+
+    None stays open for longer than a policy can say, so of those that are open older ones are not looked at.
+    """
     query = _select.order_by(escalations.c.opened_at.desc(), escalations.c.escalation_id.desc()).limit(limit)
     if policy is not None:
         query = query.where(escalations.c.policy == policy)
@@ -55,7 +58,7 @@ def select_page(
     if state is not None:
         query = query.where(escalations.c.state == state.value)
         if state.value in _open_ended:
-            query = query.where(escalations.c.expires_at > now)
+            query = query.where(escalations.c.expires_at > now, escalations.c.opened_at > now - LONGEST_OPEN)
     return query
 
 

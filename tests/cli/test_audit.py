@@ -33,6 +33,9 @@ def change(path, statement):
         assert connection.execute(statement).rowcount > 0
 
 
+AFTER = "whether anything was cut off after the anchors, where {} of the present records stand"
+
+
 def verify(cli, path, *more):
     done = cli("audit", "verify", "--store", path, "--public-key", path.parent / "public.pem", *more, "--json")
     return done.code, done.json and done.json["counts"]
@@ -101,6 +104,12 @@ def test_an_anchor_tells_of_an_end_that_was_cut_with_the_row_that_names_it(cli, 
     anchor = tmp_path / "anchor.jsonl"
     anchor.write_text(cli("audit", "head", "--store", path).out)
     assert verify(cli, path, "--anchor", anchor) == (0, {})
+    append(path, None, [21, 22])
+    assert AFTER.format(2) in cli("audit", "verify", "--store", path, "--anchor", anchor).out
+    (tmp_path / "empty.jsonl").touch()
+    assert AFTER.format(9) in cli("audit", "verify", "--store", path, "--anchor", tmp_path / "empty.jsonl").out
+    change(path, "DELETE FROM decisions WHERE decision_id IN ('d21', 'd22')")
+    change(path, "DELETE FROM chains WHERE public_key IS NULL")
     change(path, "DELETE FROM decisions WHERE position > 5")
     change(
         path,
@@ -121,6 +130,16 @@ def test_decisions_from_before_chains_are_known_to_an_anchor(cli, path, tmp_path
     assert verify(cli, path, "--anchor", anchor) == (0, {})
     change(path, "DELETE FROM decisions WHERE decision_id = 'd0'")
     assert verify(cli, path, "--anchor", anchor) == (1, {"UNCHAINED": 1})
+
+
+def test_what_was_put_in_before_the_second_head_was_taken_is_found_by_the_first(cli, path, tmp_path):
+    anchor = tmp_path / "anchor.jsonl"
+    first = cli("audit", "head", "--store", path).out
+    change(path, "UPDATE decisions SET chain = NULL, position = NULL, link = NULL, signature = NULL")
+    change(path, "DELETE FROM chains")
+    anchor.write_text(first + cli("audit", "head", "--store", path).out)
+    status, counts = verify(cli, path, "--anchor", anchor)
+    assert (status, counts["UNCHAINED"]) == (1, 1)
 
 
 # ------------------------------------------------------------ exports
@@ -146,7 +165,7 @@ def test_an_export_is_verified_without_the_store(cli, path):
     anchor.write_text(cli("audit", "head", "--store", path).out)
     path.unlink()
     status, told = verify_file(cli, file, "--anchor", anchor)
-    assert (status, told["counts"], told["records"], told["not_checked"]) == (0, {}, 7, [])
+    assert (status, told["counts"], told["records"], told["not_checked"]) == (0, {}, 7, [AFTER.format(0)])
 
 
 def test_an_export_of_one_world_holds_the_digests_of_the_others(cli, path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -15,6 +16,7 @@ from guardrail import Decision, NoVerdict, PermissionDenied
 from guardrail.approvals import EscalationState
 from guardrail.errors import (
     ActionBlocked,
+    DeadlinePassed,
     EscalationClosed,
     EscalationMismatch,
     EscalationNotFound,
@@ -113,6 +115,18 @@ def refused(verdict, code):
     assert verdict.reasons[0].code == code
     assert verdict.approval is None
     return verdict
+
+
+def with_store(monkeypatch, change):
+    """The store of the next service is changed before it is used."""
+    real = app.open_store
+
+    def opened(*arguments, **options):
+        store = real(*arguments, **options)
+        change(store)
+        return store
+
+    monkeypatch.setattr(app, "open_store", opened)
 
 
 def replayed(service):
@@ -243,6 +257,25 @@ def test_an_approval_expires_and_a_clock_set_back_does_not_revive_it(clock, clie
     assert pending(client, state="expired").keys() == {first, second}
 
 
+def test_an_approval_that_expires_while_it_is_used_lets_nothing_pass(clock, start_service, monkeypatch):
+    def wait(store):
+        use = store.use_escalation
+
+        def slow(*arguments):
+            outcome = use(*arguments)
+            clock.now += 600
+            return outcome
+
+        monkeypatch.setattr(store, "use_escalation", slow)
+
+    with_store(monkeypatch, wait)
+    with start_service().client() as client:
+        one = escalate(client)
+        approve(client, one)
+        assert "used up" in refused(check(client, approval=one), "APPROVAL_EXPIRED").reasons[0].message
+        refused(check(client, approval=one), "APPROVAL_USED")
+
+
 def test_only_the_caller_who_asked_may_use_it(secured):
     agent, person = secured("agent"), secured("person")
     one = escalate(agent)
@@ -288,6 +321,27 @@ def test_all_who_share_an_entry_count_as_one(service):
             approving.require_another(one, approving.Caller(name, ()))
     approving.require_another(one, approving.Caller("agents-2/alice", ()))
     approving.require_another(one, approving.ANYONE)
+
+
+def test_what_nobody_can_look_at_nobody_approves(start_service, monkeypatch):
+    """An escalation was kept, and its caller was gone before the decision was logged."""
+    with start_service().client() as client:
+
+        def gone(expires, what):
+            if what == "the verdict was kept":
+                raise DeadlinePassed("too late")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("guardrail.server.service._require_in_time", gone)
+            with pytest.raises(NoVerdict):
+                check(client)
+        (found,) = client.escalations()
+        assert found.decision is None
+        with pytest.raises(EscalationNotFound, match="decision"):
+            client.resolve_escalation(found.escalation_id, digest=found.digest, approve=True)
+        refused(check(client, approval=found.escalation_id), "APPROVAL_PENDING")
+        denied = client.resolve_escalation(found.escalation_id, digest=found.digest, approve=False)
+        assert denied.state is EscalationState.DENIED
 
 
 def test_the_same_word_again_is_answered_as_before(service, client):
@@ -364,6 +418,9 @@ def test_of_replicas_that_use_an_approval_at_once_one_passes(start_service, post
     with services[0].client() as left, services[1].client() as right:
         for _ in range(4):
             one = escalate(left)
+            end = time.monotonic() + 30
+            while pending(right)[one].decision is None:  # the other one writes it soon
+                assert time.monotonic() < end
             approve(right, one)
             start = threading.Barrier(2)
 
@@ -392,10 +449,8 @@ def test_an_escalation_outlives_the_service(start_service):
 
 def broken(monkeypatch, method, *, after=False):
     """One method of the next store fails, before or after it has done its work."""
-    real = app.open_store
 
-    def open_broken(*arguments, **options):
-        store = real(*arguments, **options)
+    def break_it(store):
         work = getattr(store, method)
 
         def fail(*arguments, **options):
@@ -404,9 +459,8 @@ def broken(monkeypatch, method, *, after=False):
             raise StoreError("no space left")
 
         monkeypatch.setattr(store, method, fail)
-        return store
 
-    monkeypatch.setattr(app, "open_store", open_broken)
+    with_store(monkeypatch, break_it)
 
 
 def test_an_escalation_that_cannot_be_kept_is_no_verdict(start_service, monkeypatch):

@@ -168,6 +168,32 @@ def test_a_session_of_two_generations_promises_less(client):
     assert client.session("sessions", "w", "s").guarantee.confidence == pytest.approx(0.4)
 
 
+def test_what_shadow_mode_let_through_is_promised_nothing_of_once_the_policy_enforces(client, policy_folder):
+    assert check(client, policy="watched").shadow
+    assert check(client, HIGH, policy="watched").decision is Decision.ACCEPT
+    path = policy_folder / "watched" / "policy.yaml"
+    path.write_text(POLICIES["watched"].replace("mode: shadow", "mode: enforce"))
+    client.reload_policies(timeout=60)
+    assert not check(client, policy="watched").shadow
+    assert client.session("watched", "w", "s").guarantee.kind is GuaranteeKind.NONE
+    check(client, policy="watched", session="new")
+    promised = client.session("watched", "w", "new").guarantee
+    assert promised.kind is GuaranteeKind.THEOREM
+    assert any("enforced" in assumption for assumption in promised.assumptions)
+
+
+def test_a_window_with_a_lower_total_promises_no_more_than_what_it_holds(client, policy_folder):
+    check(client, policy="windows", session="")
+    check(client, policy="windows", session="")
+    path = policy_folder / "windows" / "policy.yaml"
+    path.write_text(POLICIES["windows"].replace("total: 0.5", "total: 0.125"))
+    client.reload_policies(timeout=60)
+    assert code(check(client, LOW, policy="windows", session="")) == ReasonCode.BUDGET_EXHAUSTED
+    state = client.session("windows", "w", "")
+    assert (state.budget.spent, state.budget.total) == (0.5, 0.125)
+    assert state.guarantee.confidence == pytest.approx(0.45)
+
+
 def test_a_changed_budget_ends_the_sessions_that_began_before(client, policy_folder):
     assert check(client).accepted
     path = policy_folder / "sessions" / "policy.yaml"

@@ -493,7 +493,10 @@ FAULTS = [
         "the store cannot be read",
         reads_fail,
         goes_on=("checks", "reports"),
-        signs=(Sign("guardrail_refusals_total", "> 0", {"reason": "STORE_UNAVAILABLE"}),),
+        signs=(
+            Sign("guardrail_refusals_total", "> 0", {"reason": "STORE_UNAVAILABLE"}),
+            Sign("guardrail_calibration_waiting_worlds", "> 0"),
+        ),
         shown="listing worlds and reading decisions fail with `STORE_UNAVAILABLE`",
         remedy="look at the store",
     ),

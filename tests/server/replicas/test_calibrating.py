@@ -388,6 +388,34 @@ def test_a_damaged_decision_stops_the_watch_and_nothing_else(tools, replicas, un
     run(story)
 
 
+def test_a_defect_in_one_world_stops_no_other(tools, replicas, until, monkeypatch):
+    standing = outcome_watch.OutcomeWatch.standing
+    broken = True
+
+    def fail(self):
+        if self.place[2] == "w" and broken:
+            raise ZeroDivisionError("for a test")
+        return standing(self)
+
+    monkeypatch.setattr(outcome_watch.OutcomeWatch, "standing", fail)
+
+    async def story():
+        nonlocal broken
+        log = SharedLog()
+        async with watched(replicas, log, tools) as (one,):
+            await act(one, True)
+            await until(lambda: one.service.calibrating._failing)
+            await act(one, True, world="v")
+            await level(one, until, world="v")
+            assert online(one, world="v")[0].compared.outcomes == 1
+            assert online(one)[0] is None
+            broken = False
+            await until(lambda: online(one)[0] is not None)
+            assert online(one)[0].compared.outcomes == 1
+
+    run(story)
+
+
 # ---------------------------------------------------------------- looking at posteriors
 
 
