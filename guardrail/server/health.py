@@ -5,7 +5,8 @@
 - the empty name and `guardrail.v1.GuardrailService`: whether checks are answered here;
 - `guardrail.policies`: whether the policy files are loaded as they are;
 - `guardrail.decision-log`: whether decisions are logged;
-- `guardrail.following`: whether this replica knows what others wrote to the log.
+- `guardrail.following`: whether this replica knows what others wrote to the log;
+- `guardrail.outcomes`: whether the outcomes of accepted actions are reported in time, where a policy sets one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ log = structlog.get_logger()
 POLICIES: Final = "guardrail.policies"
 DECISION_LOG: Final = "guardrail.decision-log"
 FOLLOWING: Final = "guardrail.following"
-NAMES: Final = ("", SERVICE, POLICIES, DECISION_LOG, FOLLOWING)
+OUTCOMES: Final = "guardrail.outcomes"
+NAMES: Final = ("", SERVICE, POLICIES, DECISION_LOG, FOLLOWING, OUTCOMES)
 
 REVIEW_SECONDS: Final = 0.1
 """How often the states are looked at: a change is pushed within that time."""
@@ -54,6 +56,7 @@ class States:
         kernel: why harm bounds are not computed; None if they are.
         policies_stale: True if the policy files could not be loaded as they are.
         behind: True if the log may hold outcomes that this replica does not know.
+        owing: True if an outcome is overdue, or that is not known.
     """
 
     phase: Literal["starting", "serving", "stopping"]
@@ -62,6 +65,7 @@ class States:
     kernel: str | None = None
     policies_stale: bool = False
     behind: bool = False
+    owing: bool = False
 
 
 def derive(states: States) -> Mapping[str, bool]:
@@ -75,6 +79,7 @@ def derive(states: States) -> Mapping[str, bool]:
         POLICIES: up and not states.policies_stale,
         DECISION_LOG: up and logging,
         FOLLOWING: up and not states.behind,
+        OUTCOMES: up and not states.owing,
     }
 
 
