@@ -173,7 +173,8 @@ def _batch(
     verdicts: dict[Side, Iterator[Verdict]] = {}
     for side, forward in forwards.items():
         try:
-            verdicts[side] = iter(judged(forward.judge, forward.state(revision), readable))
+            state = forward.state(revision)
+            verdicts[side] = iter(judged(forward.judge, state, readable, assumed=forward.assumed(revision)))
         except IrreproducibleError as error:
             doubt = Doubt(side, "WORLD_UNAVAILABLE", str(error.difference.recomputed))
             yield from (e if isinstance(e, Compared) else _doubtful(e, doubt) for e in entries)

@@ -18,6 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from guardrail.awaiting import (
+    Awaited,
+    Dues,
+    degraded,
+    harm_assumed,
+    harmful_outcome,
+    notices_of,
+    overdue_reason,
+    reported_in_time,
+)
 from guardrail.budgets import MISSING, Ledger, refusal, terms_of
 from guardrail.domain import (
     NO_GUARANTEE,
@@ -31,7 +41,7 @@ from guardrail.domain import (
     ReasonCode,
     Verdict,
 )
-from guardrail.errors import InvalidInput
+from guardrail.errors import InvalidInput, ReportConflict
 from guardrail.generations import in_generation
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import Oracle, State
@@ -155,7 +165,20 @@ class Judge:
 
     def promised(self, stated: Guarantee) -> Guarantee:
         """An oracle's guarantee with what the policy's way of reporting assumes besides."""
-        return self_reported(stated) if self.policy.spec.reporting.self_report else stated
+        reporting = self.policy.spec.reporting
+        if reporting.within is not None and self.policy.spec.mode == "enforce":
+            stated = reported_in_time(stated, reporting.within)
+        return self_reported(stated) if reporting.self_report else stated
+
+    def stated(self, guarantee: Guarantee, generation: int, *, assumed: bool) -> Guarantee:
+        """What bounds from a generation of a log promise, if the oracle states `guarantee`.
+
+        Args:
+            guarantee: the oracle's.
+            generation: of the log.
+            assumed: True if an outcome among those that they rest on was taken for harm.
+        """
+        return harm_assumed(guarantee) if assumed else in_generation(self.promised(guarantee), generation)
 
     def decide(
         self,
@@ -166,10 +189,12 @@ class Judge:
         notices: tuple[Reason, ...] = (),
         *,
         generation: int = 1,
+        assumed: bool = False,
     ) -> Verdict:
         """Turn a bound into a verdict. Without a sound bound the answer is always reject. Notices change nothing.
 
-        After a reset of the world, `generation` of its log is told in what the bound promises.
+        After a reset of the world, `generation` of its log is told in what the bound promises, which is nothing if it
+        rests on an outcome that was `assumed`.
         """
         thresholds = self.policy.spec.decision
         bound = _sound(bound)
@@ -183,7 +208,7 @@ class Judge:
             escalate_above=thresholds.escalate_above,
             predictive_harm=bound.predictive if bound is not None else None,
             cautious_hypothesis=bound.cautious if bound is not None else None,
-            guarantee=in_generation(self.promised(bound.guarantee), generation)
+            guarantee=self.stated(bound.guarantee, generation, assumed=assumed)
             if usable and bound is not None
             else NO_GUARANTEE,
             reasons=reasons,
@@ -242,8 +267,8 @@ def _rejection(error: InvalidInput) -> Reason:
 class Guard:
     """A policy bound to one world, in process.
 
-    The posterior and what is spent of a harm budget live in memory: they start anew and are gone with the object.
-    Use the service when they must survive. Safe to use from several threads.
+    The posterior, what is spent of a harm budget and the outcomes that are awaited live in memory: they start anew and
+    are gone with the object. Use the service when they must survive. Safe to use from several threads.
     """
 
     def __init__(self, policy: Policy, *, world: str = "local") -> None:
@@ -256,6 +281,8 @@ class Guard:
         self._state: Any = self._judge.oracle.init()
         self._revision = 0
         self._ledgers: dict[str, Ledger] = {}
+        within = self.policy.spec.reporting.within
+        self._dues = None if within is None or self.policy.spec.mode == "shadow" else Dues(within)
 
     @classmethod
     def from_file(cls, path: str | Path, *, world: str = "local") -> Guard:
@@ -302,21 +329,55 @@ class Guard:
         """Decide about several candidate actions against one posterior, in one kernel call.
 
         Where outcomes depend on those before them, no outcome is taken up meanwhile. Each accept takes its share of
-        a harm budget, the safest first.
+        a harm budget, the safest first. Where the policy sets a time for reports, every one of them is awaited.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        owed = self._owed()
         prepared = [self._judge.prepare(context, action) for action in actions]
         with self._lock:
             state, revision = self._state, self._revision
+            assumed = self._dues is not None and bool(self._dues.assumed)
             if self._judge.oracle.needs_current:
                 bounds = self._judge.bounds(state, prepared, deadline)
         if not self._judge.oracle.needs_current:
             bounds = self._judge.bounds(state, prepared, deadline)
-        verdicts = [self._judge.decide(p, b, self.world, revision) for p, b in zip(prepared, bounds, strict=True)]
+        notices, reporting = notices_of(owed), self.policy.spec.reporting
+        verdicts = [
+            self._judge.decide(p, b, self.world, revision, notices, assumed=assumed)
+            for p, b in zip(prepared, bounds, strict=True)
+        ]
+        if owed is not None and owed.overdue:
+            verdicts = [degraded(verdict, reporting, overdue_reason(owed)) for verdict in verdicts]
         with self._lock:
             for place in accepts_safest_first(verdicts):
                 verdicts[place] = self._spend(verdicts[place], session)
-        return verdicts
+            return self._await(verdicts, context, actions)
+
+    def _await(self, verdicts: Sequence[Verdict], context: JsonObject, actions: Sequence[JsonObject]) -> list[Verdict]:
+        """The verdicts, once the outcomes of accepts are awaited; none of those that became overdue meanwhile."""
+        dues, now = self._dues, time.monotonic()
+        if dues is None:
+            return list(verdicts)
+        owed = dues.state(self.world, now)
+        if owed.overdue:
+            return [degraded(verdict, self.policy.spec.reporting, overdue_reason(owed)) for verdict in verdicts]
+        for verdict, action in zip(verdicts, actions, strict=True):
+            if verdict.accepted:
+                dues.add(verdict.decision_id, now, context, action)
+        return list(verdicts)
+
+    def _owed(self) -> Awaited | None:
+        """What the world owes, once overdue outcomes are taken for harm if they are to be."""
+        dues, harm = self._dues, harmful_outcome(self.policy)
+        if dues is None:
+            return None
+        with self._lock:
+            late = dues.overdue(time.monotonic()) if harm is not None else []
+            for decision_id, context, action in late:
+                self._take_up(*self._judge.encode_observation(context, action, harm))
+                dues.settle(decision_id)
+                dues.assumed.add(decision_id)
+            return dues.state(self.world, time.monotonic())
 
     def _spend(self, verdict: Verdict, session: str) -> Verdict:
         terms = terms_of(self.policy.spec.decision)
@@ -333,20 +394,44 @@ class Guard:
         reason = refusal(ReasonCode.BUDGET_EXHAUSTED, terms, verdict.harm_bound, state.spent)
         return overruled(verdict, reason, state)
 
-    def observe(self, context: JsonObject, action: JsonObject, outcome: JsonValue) -> None:
+    def observe(
+        self, context: JsonObject, action: JsonObject, outcome: JsonValue, *, decision_id: str | None = None
+    ) -> None:
         """Condition on one outcome. Report every carried-out action, whatever came of it, once.
 
         Args:
             context: the context in which the action was taken.
             action: the action that was taken.
             outcome: `{name: value}` with the policy's outcome name, or the bare value.
+            decision_id: of the verdict that accepted the action. Needed where the policy sets a time for reports
+                (`reporting.within`): otherwise the outcome of that decision stays awaited.
 
         :raises InvalidInput: if anything does not fit the policy; the posterior is unchanged.
+        :raises ReportConflict: if the outcome of that decision was overdue and taken for harm.
         """
         row, value = self._judge.encode_observation(context, action, outcome)
         with self._lock:
-            self._state = self._judge.oracle.observe(self._state, row[None, :], np.array([value]))
-            self._revision += 1
+            self._settle(decision_id)
+            self._take_up(row, value)
+
+    def not_taken(self, decision_id: str) -> None:
+        """Say that an accepted action was not carried out, so that its outcome is not awaited any more.
+
+        :raises ReportConflict: if the outcome was overdue and taken for harm.
+        """
+        with self._lock:
+            self._settle(decision_id)
+
+    def _settle(self, decision_id: str | None) -> None:
+        if self._dues is None or decision_id is None:
+            return
+        if decision_id in self._dues.assumed:
+            raise ReportConflict(f"the outcome of decision {decision_id!r} was overdue and taken for harm")
+        self._dues.settle(decision_id)
+
+    def _take_up(self, row: Row, outcome: float) -> None:
+        self._state = self._judge.oracle.observe(self._state, row[None, :], np.array([outcome]))
+        self._revision += 1
 
     def posterior(self, top: int = 5) -> PosteriorSummary:
         """The posterior at a glance."""

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from guardrail.awaiting import ASSUMED_BY
 from guardrail.errors import GuardrailError, InvalidInput, PolicyError
 from guardrail.policy import parse_policy
 from guardrail.policy.memory_schema import HiddenMarkov
@@ -52,8 +53,8 @@ class Unusable:
         record: the decision; None if it is one of another log.
         code: OTHER_WORLD (or another log of it); OTHER_ACTION (another context or action than was asked about);
             BOUND_TOO_LATE (the decision knew the outcome); BOUND_TOO_OLD (in a world with memory, other outcomes came
-            between); RECORD_UNREADABLE; POLICY_UNKNOWN; HARM_UNOBSERVED (harm is a site of the world model);
-            OUTCOME_MISFIT.
+            between); OUTCOME_ASSUMED (nobody saw it: it was overdue and taken for harm); RECORD_UNREADABLE;
+            POLICY_UNKNOWN; HARM_UNOBSERVED (harm is a site of the world model); OUTCOME_MISFIT.
         message: what is wrong.
     """
 
@@ -119,6 +120,9 @@ def outcome_of(
     if (record.policy, record.world, record.generation) != log:
         where = f"generation {record.generation} of world {record.world!r} of policy {record.policy!r}"
         return Unusable(None, "OTHER_WORLD", f"report {report.observation_id} names a decision of {where}")
+    if report.reporter == ASSUMED_BY:
+        message = f"report {report.sequence} ({record.decision_id}) was overdue and taken for harm"
+        return Unusable(record, "OUTCOME_ASSUMED", message)
     return _joined(report, record, policy_of(record.policy_revision))
 
 

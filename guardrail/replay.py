@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from guardrail.awaiting import ASSUMED_BY, degraded
 from guardrail.domain import Decision, Reason, ReasonCode
 from guardrail.errors import GuardrailError, PolicyError, WorldUnavailable
 from guardrail.guard import STALE, Judge
@@ -49,6 +50,8 @@ _SAID_OF_APPROVALS = frozenset(
         ReasonCode.APPROVAL_MISMATCH,
     }
 )
+
+_OVERRULING = FOR_WANT_OF_BUDGET | _SAID_OF_APPROVALS | {ReasonCode.OUTCOME_OVERDUE}
 
 _FIELDS = (
     "decision",
@@ -228,6 +231,11 @@ class Forward:
         self._state = judge.oracle.init()
         self._revision = 0
         self._misfit: str | None = None
+        self._first_assumed: int | None = None
+
+    def assumed(self, revision: int) -> bool:
+        """Whether the state after `revision` observations (`state` was asked for it) rests on an assumed one."""
+        return self._first_assumed is not None and revision >= self._first_assumed
 
     def state(self, revision: int) -> State:
         """The state after `revision` observations; revisions must not decrease.
@@ -244,6 +252,8 @@ class Forward:
             except WorldUnavailable as error:
                 self._misfit = str(error)
             self._revision = chunk[-1].sequence
+            if self._first_assumed is None:
+                self._first_assumed = next((one.sequence for one in chunk if one.reporter == ASSUMED_BY), None)
         if self._misfit is not None and revision > 0:
             raise IrreproducibleError(Difference("observations", revision, self._misfit))
         return self._state
@@ -257,7 +267,7 @@ def _recompute(forward: Forward, revision: int, records: list[DecisionRecord]) -
     except IrreproducibleError as error:
         yield from (Replayed(record, (error.difference,)) for record in records)
         return
-    verdicts = iter(judged(forward.judge, state, readable))
+    verdicts = iter(judged(forward.judge, state, readable, assumed=forward.assumed(revision)))
     for entry in entries:
         if isinstance(entry, Logged):
             yield Replayed(entry.record, (*_columns(entry), *compare(entry.verdict, next(verdicts))))
@@ -265,42 +275,43 @@ def _recompute(forward: Forward, revision: int, records: list[DecisionRecord]) -
             yield entry
 
 
-def judged(judge: Judge, state: State, entries: Sequence[Logged]) -> list[Verdict]:
-    """What a policy says to logged questions in a state that is the same for all of them."""
+def judged(judge: Judge, state: State, entries: Sequence[Logged], *, assumed: bool) -> list[Verdict]:
+    """What a policy says to logged questions in a state that is the same for all of them.
+
+    `assumed` says that the state rests on an outcome that was taken for harm.
+    """
     prepared = [judge.prepare(entry.context, entry.action) for entry in entries]
     computed = judge.bounds(state, prepared)
     # That outcomes came in while a bound was computed is not in the logs; such a rejection is taken at its word.
     bounds = [STALE if is_stale(e) and b is not None else b for e, b in zip(entries, computed, strict=True)]
     verdicts = [
-        judge.decide(p, b, e.record.world, e.record.posterior_revision, generation=e.record.generation)
+        judge.decide(p, b, e.record.world, e.record.posterior_revision, generation=e.record.generation, assumed=assumed)
         for p, b, e in zip(prepared, bounds, entries, strict=True)
     ]
-    return [_within_budget(_by_approval(v, e), e) for v, e in zip(verdicts, entries, strict=True)]
+    return [_overruled(judge, v, e) for v, e in zip(verdicts, entries, strict=True)]
 
 
-def _within_budget(verdict: Verdict, entry: Logged) -> Verdict:
-    """A reject where the log says that an accept found no budget. What was spent is the store's to know: only what the
-    bound and an approval let through can be so refused.
+def _overruled(judge: Judge, verdict: Verdict, entry: Logged) -> Verdict:
+    """What became of a verdict by what the logs do not hold: approvals, budgets, outcomes that were overdue.
+
+    What the decision says of those is taken at its word, as far as it could be so: only what the bound lets through
+    can be refused for want of budget, no approval lets through what the bound rejects, and an overdue outcome only
+    makes a decision more cautious. What was said last stands first.
     """
     codes = [reason["code"] for reason in entry.verdict["reasons"]]
-    if verdict.found is not Decision.ACCEPT or not codes or codes[0] not in FOR_WANT_OF_BUDGET:
-        return verdict
-    return overruled(verdict, Reason(ReasonCode(codes[0]), "as the decision says"))
-
-
-def _by_approval(verdict: Verdict, entry: Logged) -> Verdict:
-    """What became of a verdict by an approval that its check named. Whether there was one is not in these logs: what
-    the decision says of it is taken at its word, but for what the bound rejects, which no approval lets through.
-    """
-    codes = [reason["code"] for reason in entry.verdict["reasons"]]
-    refused = bool(codes) and codes[0] in FOR_WANT_OF_BUDGET
-    codes = codes[1:] if refused else codes
-    if verdict.found is Decision.REJECT or not codes or codes[0] not in _SAID_OF_APPROVALS:
-        return verdict
-    # What was approved and then found no budget is a reject, which holds no approval any more.
-    accepted = codes[0] == ReasonCode.APPROVED and (refused or entry.verdict.get("approval") is not None)
-    reason = Reason(ReasonCode(codes[0]), "as the decision says")
-    return instead(verdict, Decision.ACCEPT if accepted else Decision.REJECT, reason)
+    said = list(itertools.takewhile(lambda code: code in _OVERRULING, codes))
+    for place, code in reversed(list(enumerate(said))):
+        reason = Reason(ReasonCode(code), "as the decision says")
+        if code in FOR_WANT_OF_BUDGET:
+            verdict = overruled(verdict, reason) if verdict.found is Decision.ACCEPT else verdict
+        elif code == ReasonCode.OUTCOME_OVERDUE:
+            timed = judge.policy.spec.reporting.within is not None
+            verdict = degraded(verdict, judge.policy.spec.reporting, reason) if timed else verdict
+        elif verdict.found is not Decision.REJECT:
+            # What was approved and refused after that is a reject, which holds no approval any more.
+            accepted = code == ReasonCode.APPROVED and (place > 0 or entry.verdict.get("approval") is not None)
+            verdict = instead(verdict, Decision.ACCEPT if accepted else Decision.REJECT, reason)
+    return verdict
 
 
 def read(record: DecisionRecord) -> Logged | Replayed:

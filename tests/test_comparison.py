@@ -262,7 +262,7 @@ def test_a_rejection_for_want_of_a_bound_is_a_doubt(store):
 def test_two_failures_are_no_agreement(store, monkeypatch):
     """A policy that finds no bound this time may find one the next."""
 
-    def hung(judge, state, entries):
+    def hung(judge, state, entries, **options):
         return [verdict_from_dict({**entry.verdict, **FAILED}) for entry in entries]
 
     monkeypatch.setattr(comparison, "judged", hung)

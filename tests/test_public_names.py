@@ -53,6 +53,7 @@ CLIENT_METHODS = {
     "reset_world",
     "resolve_escalation",
     "report",
+    "report_not_taken",
     "report_many",
     "session",
     "validate_policy",

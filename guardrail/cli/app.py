@@ -16,6 +16,7 @@ from guardrail.cli import (
     decisions,
     health,
     keys,
+    not_taken,
     policy,
     replay,
     report,
@@ -54,6 +55,7 @@ def guardrail_command(
 serve.add_to(app)
 check.add_to(app)
 report.add_to(app)
+not_taken.add_to(app)
 app.add_typer(worlds.app, name="worlds")
 session.add_to(app)
 app.add_typer(approvals.app, name="approvals")

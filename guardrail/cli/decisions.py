@@ -49,7 +49,7 @@ def list_(
     tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest decisions: when, what, by which bound, and about which action.
+    """List the newest decisions: when, what, by which bound, about which action in which context.
 
     In shadow mode it lists what was found, marked SHADOW: whatever it was, the action was let through.
     """
@@ -123,7 +123,8 @@ def _from_store(url: str, decision_id: str) -> LoggedDecision:
 def _print_line(one: LoggedDecision) -> None:
     from rich.text import Text
 
-    verdict, action = one.verdict, json.dumps(jsonable(one.action), sort_keys=True)
+    verdict = one.verdict
+    action, context = (json.dumps(jsonable(value), sort_keys=True) for value in (one.action, one.context))
     mark = Text("SHADOW", SHADOW) if verdict.shadow else Text(" " * len("SHADOW"))
     when = one.decided_at.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
     line = Text.assemble(
@@ -131,7 +132,7 @@ def _print_line(one: LoggedDecision) -> None:
         mark,
         " ",
         (f"{verdict.found.value:<8}", STYLES[verdict.found]),
-        f"  {verdict.harm_bound:<9.4g}  {verdict.policy}  {verdict.world}  {action}",
+        f"  {verdict.harm_bound:<9.4g}  {verdict.policy}  {verdict.world}  {action}  {context}",
     )
     text_console().print(line)
 

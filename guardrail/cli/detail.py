@@ -74,14 +74,15 @@ def print_outcome(one: ObservationRecord, *, as_json: bool) -> None:
 
 
 def _table(console: Console, head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
-    """Print rows in columns that are as wide as what stands in them; those in `right` are set to the right."""
+    """Print rows in columns as wide as what stands in them, those in `right` set to the right; no empty columns."""
     from rich.text import Text
 
+    filled = [any(row[place] for row in rows) for place in range(len(head))]
     widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
     for number, row in enumerate((head, *rows)):
         cells = [
             cell.rjust(width) if place in right else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            if width
+            if filled[place]
         ]
         console.print(Text("  " + "  ".join(cells).rstrip(), "dim" if number == 0 else "default"))

@@ -22,10 +22,10 @@ from guardrail.cli.console import (
     text_console,
 )
 from guardrail.cli.detail import print_detail, print_outcome
-from guardrail.cli.verdict import guarantee_lines, posterior_lines, print_lines
+from guardrail.cli.verdict import Line, guarantee_lines, posterior_lines, print_lines
 
 if TYPE_CHECKING:
-    from guardrail.client.results import CalibrationState, WorldEntry, WorldState
+    from guardrail.client.results import AwaitedOutcomes, CalibrationState, WorldEntry, WorldState
 
 
 class _ShowUnlessNamed(TyperGroup):
@@ -67,7 +67,7 @@ def show(
     tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the worlds that hold observations or were reset, or show what one of them believes."""
+    """List the worlds that hold observations, were reset or owe outcomes, or show what one of them believes."""
     if world is not None and policy is None:
         raise typer.BadParameter("say which policy's world: --policy NAME")
     if hypotheses and world is None:
@@ -162,7 +162,8 @@ def _show(state: WorldState, *, as_json: bool) -> None:
     revision = ("policy revision", state.policy_revision)
     generation = [] if state.generation == 1 else [("generation", str(state.generation))]
     promises = [*guarantee_lines(state.guarantee), *calibration_lines(state.calibration)]
-    print_lines(console, [*posterior_lines(state.posterior), *promises, *generation, revision])
+    awaited = [] if state.awaited is None else awaited_lines(state.awaited)
+    print_lines(console, [*posterior_lines(state.posterior), *awaited, *promises, *generation, revision])
     print_detail(console, state.posterior.detail)
 
 
@@ -183,6 +184,20 @@ def calibration_lines(found: CalibrationState | None) -> list[tuple[str, str]]:
     if found.predicted is not None:
         interval = f"mean harm within [{found.harm_low:.4g}, {found.harm_high:.4g}]"
         lines.append(("predicted", f"mean harm {found.predicted:.4g}; by the outcomes {interval}"))
+    return lines
+
+
+def awaited_lines(awaited: AwaitedOutcomes) -> list[Line]:
+    """The outcomes that accepted actions owe."""
+    lines = [("outcomes awaited", f"{awaited.awaited}, each within {awaited.within:g} s of its decision")]
+    if awaited.overdue:
+        since = "" if awaited.oldest_due is None else f" since {awaited.oldest_due.isoformat(timespec='seconds')}"
+        lines.append(("outcomes overdue", f"{awaited.overdue}{since} ({awaited.overdue_action})"))
+        more = awaited.overdue - len(awaited.overdue_decisions)
+        shown = [*awaited.overdue_decisions, *([f"and {more} more"] if more > 0 else [])]
+        lines += [("of decisions" if i == 0 else "", decision) for i, decision in enumerate(shown)]
+    if awaited.assumed_harms:
+        lines.append(("taken for harm", f"{awaited.assumed_harms} outcomes that nobody reported in time"))
     return lines
 
 

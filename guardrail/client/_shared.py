@@ -11,6 +11,7 @@ from guardrail import wire_posterior
 from guardrail.client._call import Call
 from guardrail.client._failures import no_service, no_verdict
 from guardrail.client.results import (
+    AwaitedOutcomes,
     CalibrationState,
     CheckedActions,
     LoggedDecision,
@@ -218,6 +219,21 @@ def report_many(policy: str, world: str, reports: Sequence[Report]) -> Call[tupl
     return Call("ReportOutcomes", request, decode, no_service)
 
 
+def not_taken(policy: str, world: str, decision_ids: Sequence[str]) -> Call[int]:
+    """ReportNotTaken.
+
+    :raises TypeError: if a single id is given.
+    """
+    if isinstance(decision_ids, str):
+        raise TypeError("decision_ids is a list of ids, not one id")
+
+    def decode(data: bytes) -> int:
+        return int(pb.ReportNotTakenResponse.FromString(data).released)
+
+    request = pb.ReportNotTakenRequest(policy=policy, world=world, decision_ids=decision_ids)
+    return Call("ReportNotTaken", request, decode, no_service)
+
+
 def _report(one: Report, path: str) -> pb.Report:
     return pb.Report(
         observation_id=one.observation_id,
@@ -271,10 +287,26 @@ def world(policy: str, name: str, hypotheses: int = 0) -> Call[WorldState]:
             posterior,
             guarantee,
             _generation(message.generation),
+            awaited=_awaited(message),
             calibration=_calibration(message.calibration) if message.HasField("calibration") else None,
         )
 
     return Call("GetWorld", pb.GetWorldRequest(policy=policy, world=name, hypotheses=hypotheses), decode, no_service)
+
+
+def _awaited(world: pb.World) -> AwaitedOutcomes | None:
+    if not world.HasField("awaited"):
+        return None
+    message = world.awaited
+    return AwaitedOutcomes(
+        message.within_seconds,
+        message.overdue_action,
+        message.awaited,
+        message.overdue,
+        message.oldest_due.ToDatetime(tzinfo=UTC) if message.HasField("oldest_due") else None,
+        tuple(message.overdue_decisions),
+        message.assumed_harms,
+    )
 
 
 def worlds(policy: str | None, token: str) -> Call[tuple[list[WorldEntry], str]]:

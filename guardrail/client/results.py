@@ -69,6 +69,29 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitedOutcomes:
+    """Outcomes that accepted actions in a world owe.
+
+    Attributes:
+        within: seconds after the decision in which an outcome is due.
+        overdue_action: what an overdue one does to checks in the world: `reject`, `escalate` or `assume_harm`.
+        awaited: number of outcomes that are not reported and not overdue.
+        overdue: number of outcomes that are overdue.
+        oldest_due: when the oldest of all these was, or will be, due, UTC; None if there is none.
+        overdue_decisions: ids of the decisions whose outcomes are overdue, oldest first; at most 20.
+        assumed_harms: number of overdue outcomes that were taken for harm: bounds promise nothing any more.
+    """
+
+    within: float
+    overdue_action: str
+    awaited: int
+    overdue: int
+    oldest_due: datetime | None
+    overdue_decisions: tuple[str, ...]
+    assumed_harms: int
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrationState:
     """What decisions in a world promised and predicted, against the outcomes that were reported under their ids.
 
@@ -109,6 +132,7 @@ class WorldState:
         posterior: what a person wants to know of its posterior.
         guarantee: what bounds of this world promise.
         generation: 1 for the first log of the world; each reset starts the next one.
+        awaited: outcomes that accepted actions owe; None if the policy sets no time for reports.
         calibration: promises against outcomes; None while no report can be compared.
     """
 
@@ -118,6 +142,7 @@ class WorldState:
     posterior: PosteriorSummary
     guarantee: Guarantee
     generation: int = 1
+    awaited: AwaitedOutcomes | None = None
     calibration: CalibrationState | None = None
 
 

@@ -240,6 +240,28 @@ class Client:
         """
         return self._run(_shared.report_many(policy, world, tuple(reports)), timeout)
 
+    def report_not_taken(
+        self, policy: str, world: str, decision_ids: Sequence[str], *, timeout: float | None = None
+    ) -> int:
+        """Say that accepted actions were not carried out, so that their outcomes are not awaited any more. Idempotent.
+
+        Args:
+            policy: name of the policy.
+            world: id of the world.
+            decision_ids: of the verdicts that accepted them; at most 1024. If any was never awaited in this world, or
+                its outcome was reported, none is taken up.
+            timeout: seconds, instead of the client's.
+
+        Returns:
+            How many of them were awaited until now.
+
+        :raises DecisionNotFound: if the outcome of any of them was never awaited in this world.
+        :raises ReportConflict: if the outcome of any of them was reported, or taken for harm.
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises ServiceError: if the call failed otherwise; they may have been taken up all the same.
+        """
+        return self._run(_shared.not_taken(policy, world, decision_ids), timeout)
+
     def world(self, policy: str, world: str, *, hypotheses: int = 0) -> WorldState:
         """One world and its posterior at a glance.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from guardrail.domain import ModelHarm
 from guardrail.policy.memory_checks import finite_mdp, hidden_markov
 from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov
 from guardrail.policy.program_checks import program
@@ -42,6 +43,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
     yield from _thresholds(parts)
     yield from _outcome_fits_family(parts)
     yield from _bound_fits_family(parts)
+    yield from _reporting(parts)
     family = parts.hypotheses
     if family is None:
         return
@@ -59,6 +61,27 @@ def _thresholds(parts: Parts) -> Iterator[Problem]:
             "so nothing would be escalated; lower it or leave it out"
         )
         yield parts.document.problem(("decision", "escalate_above"), message)
+
+
+def _reporting(parts: Parts) -> Iterator[Problem]:
+    reporting, route = parts.reporting, ("reporting", "overdue")
+    if reporting is None:
+        return
+    if reporting.within is None and "overdue" in reporting.model_fields_set:
+        message = "nothing is ever overdue without a time for reports; add reporting.within, for instance 15m"
+        yield parts.document.problem(route, message)
+    if reporting.overdue != "assume_harm" or parts.hypotheses is None or parts.outcome is None:
+        return
+    if isinstance(parts.hypotheses, FiniteMdp):
+        what = "harm lies some steps ahead, and which state came next cannot be assumed"
+    elif parts.outcome.type != "bool":
+        what = f"{_a(parts.outcome.type)} outcome has no one value that stands for harm"
+    elif isinstance(parts.harm, ModelHarm):
+        what = "harm is a site of the program, and no outcome stands for it"
+    else:
+        return
+    message = f"{what}; assume_harm takes a bool outcome and harm as a predicate on it: use reject or escalate"
+    yield parts.document.problem(route, message)
 
 
 def _outcome_fits_family(parts: Parts) -> Iterator[Problem]:

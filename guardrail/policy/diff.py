@@ -15,6 +15,7 @@ from guardrail.policy.schema import FieldSpec
 
 if TYPE_CHECKING:
     from guardrail.policy.policy import Policy
+    from guardrail.policy.reporting_schema import ReportingSpec
     from guardrail.policy.schema import Outcome
 
 
@@ -103,8 +104,14 @@ def _reasons(old: Policy, new: Policy) -> Iterator[str]:
         yield "bound: another rule or confidence, chosen after seeing data"
     if before.decision != after.decision:
         yield "decision: other thresholds, chosen after seeing data"
-    if before.reporting != after.reporting:
+    if before.reporting.self_report != after.reporting.self_report:
         yield "reporting: others may report, so the guarantee rests on other assumptions"
+    if _overdue(before.reporting) != _overdue(after.reporting):
+        yield "reporting: outcomes that are not reported in time are treated otherwise, which is an assumption, too"
+
+
+def _overdue(reporting: ReportingSpec) -> tuple[float | None, str]:
+    return reporting.within, reporting.overdue
 
 
 def _observed(outcome: Outcome) -> tuple[str, str, int | None]:

@@ -76,6 +76,15 @@ def _guarantee(policy: Policy, document: Document) -> Iterator[Problem]:
             "does not, and says so"
         )
         yield document.problem(("reporting", "self_report"), message)
+    if policy.spec.reporting.within is not None and policy.spec.mode == "shadow":
+        message = "in shadow mode no outcome is awaited: what is let through is not what the policy accepts"
+        yield document.problem(("reporting", "within"), message)
+    if policy.spec.reporting.overdue == "assume_harm":
+        message = (
+            "one outcome that is taken for harm without having been seen ends the guarantee of its world until a "
+            "reset; reject and escalate keep it"
+        )
+        yield document.problem(("reporting", "overdue"), message)
     bound, route = policy.spec.bound, ("bound", "kind")
     if bound.kind == "predictive":
         yield document.problem(route, "predictive harm has no guarantee; kind ratio holds with confidence 1 - delta")

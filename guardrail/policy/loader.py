@@ -25,6 +25,7 @@ from guardrail.policy.parts import FeatureShape, Parts
 from guardrail.policy.policy import Feature, Policy, Programs
 from guardrail.policy.program_schema import ProgramSpec
 from guardrail.policy.program_source import ProgramSource, read_program
+from guardrail.policy.reporting_schema import ReportingSpec
 from guardrail.policy.schema import (
     EscalationSpec,
     FieldDeclaration,
@@ -32,7 +33,6 @@ from guardrail.policy.schema import (
     Outcome,
     PolicySpec,
     RedactSpec,
-    ReportingSpec,
 )
 from guardrail.policy.schema_base import MAX_EXPRESSION_LENGTH, Model
 from guardrail.policy.yaml_source import read_document, read_file
@@ -72,6 +72,8 @@ def parse_policy(text: str, path: str = "policy.yaml", *, folder: Path | None = 
 
 
 _WHAT_HOLDS_ANYWAY: Final[dict[tuple[str, ...], object]] = {
+    ("reporting", "within"): None,
+    ("reporting", "overdue"): "reject",
     ("reporting",): ReportingSpec(),
     ("mode",): "enforce",
     ("decision", "escalation"): EscalationSpec(),
@@ -282,6 +284,8 @@ class _Draft:
             outcome=self.sections["outcome"],
             bound=self.sections["bound"],
             decision=self.sections["decision"],
+            reporting=self.sections["reporting"],
+            harm=self.harm,
             features=shapes,
             category_type=self.category.tree.type if self.category is not None else None,
         )

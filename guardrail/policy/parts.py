@@ -19,7 +19,9 @@ from guardrail.policy.schema import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from guardrail.domain import HarmEvent
     from guardrail.policy.document import Document
+    from guardrail.policy.reporting_schema import ReportingSpec
 
 _Bound: TypeAlias = PredictiveBound | IidBound | PlausibleBound | RatioBound
 
@@ -47,5 +49,7 @@ class Parts:
     outcome: OutcomeSpec | IntegerOutcomeSpec | None
     bound: _Bound | None
     decision: DecisionSpec | None
+    reporting: ReportingSpec | None
+    harm: HarmEvent | None
     features: Sequence[FeatureShape] | None
     category_type: str | None

@@ -13,6 +13,7 @@ from guardrail.policy.budget_schema import BudgetSpec
 from guardrail.policy.durations import Duration
 from guardrail.policy.memory_schema import FiniteMdp, HiddenMarkov, IntegerOutcomeSpec, NormalSpec
 from guardrail.policy.program_schema import NumpyroProgram, PyroProgram
+from guardrail.policy.reporting_schema import ReportingSpec
 from guardrail.policy.schema_base import (
     CategoryCount,
     CategoryKey,
@@ -255,16 +256,6 @@ class RuleSpec(Model):
     when: Expression = Field(description="CEL, bool")
     decide: Literal["reject", "escalate"]
     reason: Annotated[str, Field(min_length=1, max_length=500)]
-
-
-class ReportingSpec(Model):
-    """Who may report outcomes."""
-
-    self_report: bool = Field(
-        False,
-        description="an agent may report the outcomes of its own actions; the guarantee then assumes that it tells "
-        "the truth about all of them",
-    )
 
 
 class RedactSpec(Model):

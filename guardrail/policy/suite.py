@@ -111,7 +111,7 @@ class SuiteReport:
 def run_suite(
     policy: Policy, suite_path: str | Path, *, make_guard: Callable[[Policy], WorldGuard] | None = None
 ) -> SuiteReport:
-    """Run every case of a suite, each in a fresh world and without the policy's harm budget.
+    """Run every case of a suite, each in a fresh world, without the policy's harm budget and time for reports.
 
     Args:
         policy: the policy under test.
@@ -121,7 +121,7 @@ def run_suite(
     :raises PolicyError: if the suite is wrong; holds every problem with its position.
     """
     suite, document = load_suite(suite_path)
-    guard = (make_guard or _default_guard)(_without_budget(policy))
+    guard = (make_guard or _default_guard)(_without_past(policy))
     folder = Path(suite_path).parent
     results = []
     for index, case in enumerate(suite.cases):
@@ -130,9 +130,11 @@ def run_suite(
     return _report(policy, tuple(results))
 
 
-def _without_budget(policy: Policy) -> Policy:
+def _without_past(policy: Policy) -> Policy:
+    """The policy as each case alone sees it: without a budget, and without a time for reports."""
     decision = policy.spec.decision.model_copy(update={"budget": None})
-    return replace(policy, spec=policy.spec.model_copy(update={"decision": decision}))
+    reporting = policy.spec.reporting.model_copy(update={"within": None, "overdue": "reject"})
+    return replace(policy, spec=policy.spec.model_copy(update={"decision": decision, "reporting": reporting}))
 
 
 def _default_guard(policy: Policy) -> WorldGuard:

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from guardrail.errors import GuardrailError, NotServing
 from guardrail.server import contract, transport
 from guardrail.server.admission import Door
+from guardrail.server.awaiting import Awaiting
 from guardrail.server.exposition import Exposition
 from guardrail.server.following import Following
 from guardrail.server.gauges import read_gauges
@@ -110,7 +111,9 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         following = Following(registry, await asyncio.to_thread(store.follow))
         stack.push_async_callback(following.close)
         door = Door(settings.max_checks_in_flight)
-        service = Service(registry, writer, store, watchers, following, metrics)
+        awaiting = Awaiting(registry, writer, store, metrics)
+        stack.push_async_callback(awaiting.close)
+        service = Service(registry, writer, store, watchers, following, metrics, awaiting)
         background = (service.calibrating, Looking(registry, metrics), Unanswered(store, metrics))
         for one in background:
             stack.push_async_callback(one.close)
@@ -126,6 +129,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
                 policies_stale=registry.notices.stale_since is not None,
                 behind=following.behind_since is not None,
                 console=None if console is None else console.trouble() or "serving",
+                owing=awaiting.owing,
             )
 
         checks = HealthServicer()
@@ -142,6 +146,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
             stack.push_async_callback(asyncio.to_thread, console.close)
         await registry.load()
         await following.start()
+        await awaiting.start()
         for one in background:
             one.start()
         stack.enter_context(_reload_on_hangup(registry, security.gate))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from guardrail.budgets import MISSING, Terms, ground_of, promise, refusal, terms_of
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBudget, Reason, ReasonCode, Verdict
-from guardrail.errors import SessionNotFound, StoreCorrupt
+from guardrail.errors import SessionNotFound
 from guardrail.overruling import accepts_safest_first, overruled
-from guardrail.store.base import NewReservation, Reserved
+from guardrail.server.together import Together
+from guardrail.store.base import NewReservation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from guardrail.policy import Policy
     from guardrail.server.metrics import Metrics
     from guardrail.server.writer import Writer
-    from guardrail.store.base import BudgetRecord, Store
-
-GROUP_LIMIT = 1_000
-"""Most reservations in one transaction."""
+    from guardrail.store.base import BudgetRecord, Reserved, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +41,9 @@ class Budgets:
     """Sets the bounds of accepts aside. Call it from the event loop only."""
 
     def __init__(self, writer: Writer, store: Store, metrics: Metrics) -> None:
-        self._writer = writer
         self._store = store
         self._metrics = metrics
-        self._waiting: list[tuple[list[NewReservation], asyncio.Future[list[Reserved]]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._together: Together[NewReservation, Reserved] = Together(writer, lambda batch: store.reserve(batch))
 
     async def spend(self, policy: Policy, verdicts: Sequence[Verdict], session: str, generation: int) -> list[Verdict]:
         """The verdicts, where accepts for which there is no budget have become rejects.
@@ -74,7 +70,7 @@ class Budgets:
             return given
         session = session if terms.per == "session" else ""
         asked = [_reservation(given[place], session, terms, generation) for place in places]
-        for place, reserved in zip(places, await self._reserve(asked), strict=True):
+        for place, reserved in zip(places, await self._together.write(asked), strict=True):
             budget = HarmBudget(reserved.terms.per, session, reserved.terms.total, reserved.spent)
             if reserved.refused is None:
                 given[place] = replace(given[place], budget=budget)
@@ -108,56 +104,6 @@ class Budgets:
         promised = promise(stated, record.grounds, at_most, policy.revision)
         changed = record.terms.per == "session" and record.terms != terms_of(policy.spec.decision)
         return SessionView(record, changed, promised)
-
-    async def _reserve(self, batch: list[NewReservation]) -> list[Reserved]:
-        """Those that come while the store is busy are written together."""
-        future: asyncio.Future[list[Reserved]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((batch, future))
-        if self._task is None:
-            self._task = asyncio.create_task(self._work_off())
-        return await future
-
-    async def _work_off(self) -> None:
-        try:
-            while self._waiting:
-                taken = [self._waiting.pop(0)]
-                while self._waiting and sum(len(b) for b, _ in taken) + len(self._waiting[0][0]) <= GROUP_LIMIT:
-                    taken.append(self._waiting.pop(0))
-                await self._write(taken)
-        finally:
-            self._task = None
-
-    async def _write(self, taken: list[tuple[list[NewReservation], asyncio.Future[list[Reserved]]]]) -> None:
-        try:
-            together = [one for batch, _ in taken for one in batch]
-            results = iter(await self._writer.run(lambda: self._store.reserve(together)))
-            answers = [[next(results) for _ in batch] for batch, _ in taken]
-        except StoreCorrupt as error:
-            # A damaged budget refuses its own checks and no others.
-            if len(taken) > 1:
-                for one in taken:
-                    await self._write([one])
-                return
-            _fail(taken, error)
-        except Exception as error:  # noqa: BLE001  (each caller gets it)
-            _fail(taken, error)
-        except BaseException as error:
-            _fail([*taken, *self._waiting], error)
-            self._waiting.clear()
-            raise
-        else:
-            for (_, future), answer in zip(taken, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
-
-
-def _fail(taken: list[tuple[list[NewReservation], asyncio.Future[list[Reserved]]]], error: BaseException) -> None:
-    for _, future in taken:
-        if not future.done():
-            if isinstance(error, asyncio.CancelledError):
-                future.cancel()
-            else:
-                future.set_exception(error)
 
 
 def _approved_in_vain(reason: Reason, verdict: Verdict) -> Reason:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from guardrail.awaiting import ASSUMED_BY
 from guardrail.errors import GuardrailError, RevisionNotReached, StoreCorrupt, StoreError, WorldUnavailable
 from guardrail.guard import Judge
 from guardrail.oracles.base import Rows
@@ -225,7 +226,14 @@ class CatchUp:
             world.fail(f"the log ends at {found.observations} and was longer before")
             return found
         for record, row, outcome in zip(records, *encoded, strict=True):
-            world.commit(row, float(outcome), record.sequence, head.generation, record.observation_id)
+            world.commit(
+                row,
+                float(outcome),
+                record.sequence,
+                head.generation,
+                record.observation_id,
+                assumed=record.reporter == ASSUMED_BY,
+            )
         await world.settled()  # no more than a chunk waits for the kernel
         return head
 
@@ -285,12 +293,14 @@ class Restored:
         revision: number of observations it rests on.
         last_id: id of the last of them; None if there is none.
         head: of the log that they are from, as it was before it was read.
+        first_assumed: the first observation of that log that was taken for harm; None if there is none.
     """
 
     state: Any
     revision: int
     last_id: str | None
     head: WorldRecord
+    first_assumed: int | None = None
 
 
 def restored(judge: Judge, store: Store, key: Key) -> Restored:
@@ -305,7 +315,8 @@ def restored(judge: Judge, store: Store, key: Key) -> Restored:
         state, revision = restore(judge, store, key[1], generation=generation)
         after = store.observations(*key, after=revision - 1, generation=generation)
         last = next(after, None) if revision else None
-        return Restored(state, revision, None if last is None else last.observation_id, head)
+        first_assumed = store.first_assumed(*key, generation)
+        return Restored(state, revision, None if last is None else last.observation_id, head, first_assumed)
     except (WorldUnavailable, StoreCorrupt) as error:
         raise DoesNotFit(str(error)) from error
 

@@ -6,7 +6,8 @@
 - `guardrail.policies`: whether the policy files are loaded as they are;
 - `guardrail.decision-log`: whether decisions are logged;
 - `guardrail.following`: whether this replica knows what others wrote to the log;
-- `guardrail.console`: whether the web console is answered; unknown where there is none.
+- `guardrail.console`: whether the web console is answered; unknown where there is none;
+- `guardrail.outcomes`: whether the outcomes of accepted actions are reported in time, where a policy sets one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ POLICIES: Final = "guardrail.policies"
 DECISION_LOG: Final = "guardrail.decision-log"
 FOLLOWING: Final = "guardrail.following"
 CONSOLE: Final = "guardrail.console"
-NAMES: Final = ("", SERVICE, POLICIES, DECISION_LOG, FOLLOWING)
+OUTCOMES: Final = "guardrail.outcomes"
+NAMES: Final = ("", SERVICE, POLICIES, DECISION_LOG, FOLLOWING, OUTCOMES)
 
 REVIEW_SECONDS: Final = 0.1
 """How often the states are looked at: a change is pushed within that time."""
@@ -57,6 +59,7 @@ class States:
         policies_stale: True if the policy files could not be loaded as they are.
         behind: True if the log may hold outcomes that this replica does not know.
         console: `serving`, or why the web console is not answered; None if there is none.
+        owing: True if an outcome is overdue, or that is not known.
     """
 
     phase: Literal["starting", "serving", "stopping"]
@@ -66,6 +69,7 @@ class States:
     policies_stale: bool = False
     behind: bool = False
     console: str | None = None
+    owing: bool = False
 
 
 def derive(states: States) -> Mapping[str, bool]:
@@ -80,6 +84,7 @@ def derive(states: States) -> Mapping[str, bool]:
         POLICIES: up and not states.policies_stale,
         DECISION_LOG: up and logging,
         FOLLOWING: up and not states.behind,
+        OUTCOMES: up and not states.owing,
         **console,
     }
 

@@ -23,6 +23,7 @@ DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
 _REASONS: Final = frozenset({*REASONS, CANCELLED, DEADLINE_EXCEEDED})
 
 ReportResult = Literal["taken_up", "duplicate", "conflict", "refused"]
+OutcomeEvent = Literal["awaited", "reported", "not_taken", "overdue", "assumed"]
 EscalationEvent = Literal["opened", "approved", "denied", "used"]
 WORLD_STATES: Final = ("serving", "refuted", "failed", "broken")
 COMPARISONS: Final = ("compared", "unnamed", "unusable")
@@ -100,6 +101,28 @@ DEFINITIONS: Final = (
         "escalations",
         ("policy", "event"),
         "Escalations that were opened here, approved, denied, or used by a check.",
+    ),
+    Definition(
+        "guardrail_outcomes_total",
+        "counter",
+        "outcomes",
+        ("policy", "event"),
+        "Outcomes of accepted actions, where a policy sets a time for reports: awaited, reported, not_taken, overdue "
+        "(as each replica sees it) or assumed (taken for harm).",
+    ),
+    Definition(
+        "guardrail_awaited_outcomes",
+        "gauge",
+        "outcomes",
+        ("policy",),
+        "Outcomes of accepted actions that are not reported and not overdue, of all replicas.",
+    ),
+    Definition(
+        "guardrail_overdue_outcomes",
+        "gauge",
+        "outcomes",
+        ("policy",),
+        "Outcomes of accepted actions that are overdue, of all replicas: their worlds reject or escalate.",
     ),
     Definition(
         "guardrail_refusals_total", "counter", "calls", ("reason",), "Calls that ended with a status other than OK."
@@ -291,6 +314,15 @@ class Metrics:
     def escalation(self, policy: str, event: EscalationEvent, count: int = 1) -> None:
         """Count what happened to escalations of a loaded policy."""
         self._child("guardrail_escalations_total", policy, event).inc(count)
+
+    def outcome(self, policy: str, event: OutcomeEvent, count: int = 1) -> None:
+        """Count what happened to awaited outcomes of a loaded policy."""
+        self._child("guardrail_outcomes_total", policy, event).inc(count)
+
+    def owed(self, policy: str, awaited: int, overdue: int) -> None:
+        """Record how many outcomes accepted actions of a policy owe."""
+        self._child("guardrail_awaited_outcomes", policy).set(awaited)
+        self._child("guardrail_overdue_outcomes", policy).set(overdue)
 
     def refused(self, reason: str) -> None:
         """Count a call that ends with a status other than OK."""

@@ -237,6 +237,7 @@ class Registry:
             made.revision,
             generation=made.head.generation,
             last_id=made.last_id,
+            first_assumed=made.first_assumed,
         )
         self._tell(world)
 
@@ -314,6 +315,7 @@ class Registry:
         *,
         generation: int = 0,
         last_id: str | None = None,
+        first_assumed: int | None = None,
     ) -> World:
         return World(
             judge,
@@ -325,6 +327,7 @@ class Registry:
             on_advance=self._advanced,
             generation=generation,
             last_id=last_id,
+            first_assumed=first_assumed,
         )
 
     def _tell(self, world: World) -> None:

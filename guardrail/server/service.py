@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from guardrail.approvals import EscalationState
+from guardrail.awaiting import degraded, notices_of, overdue_reason
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import (
     Decision,
@@ -37,6 +38,7 @@ from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
 from guardrail.server import tracing
 from guardrail.server.approving import Approving, EscalationView, Place
+from guardrail.server.awaiting import AwaitedView, Awaiting
 from guardrail.server.budgets import Budgets, SessionView
 from guardrail.server.calibrating import Calibrating
 from guardrail.server.following import Following
@@ -50,6 +52,7 @@ from guardrail.server.security.grants import ANYONE, Caller
 from guardrail.server.security.quota import WorldQuota
 from guardrail.server.security.self_report import require_no_self_report
 from guardrail.server.watchers import Watchers
+from guardrail.server.world import World
 from guardrail.server.writer import Writer
 from guardrail.store.base import Appended, NewObservation, ResetRecord, Store, WorldRecord
 from guardrail.store.decisions import LoggedDecision
@@ -70,13 +73,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class WorldView:
-    """A world for a person to look at."""
+    """A world for a person to look at; `awaited` is what it owes, if the policy sets a time for reports."""
 
     policy: Policy
     world: str
     summary: PosteriorSummary
     guarantee: Guarantee
     generation: int
+    awaited: AwaitedView | None
     calibration: Standing | None
 
 
@@ -95,6 +99,7 @@ class Service:
         watchers: Watchers,
         following: Following,
         metrics: Metrics,
+        awaiting: Awaiting,
     ) -> None:
         self._registry = registry
         self._following = following
@@ -102,6 +107,7 @@ class Service:
         self._store = store
         self._watchers = watchers
         self._metrics = metrics
+        self._awaiting = awaiting
         self._resetting = Resetting(registry, writer, store)
         self._quota = WorldQuota(store)
         self._recent = RecentDecisions(writer, store)
@@ -158,18 +164,23 @@ class Service:
                 await self._registry.catch_up.run(policy, world_id)
             await self._registry.catch_up.reach(policy, world_id, min_revision)
             loaded = self._loaded(policy, revision)
+        owed = await self._awaiting.look(loaded.judge.policy, world_id)
+        loaded = self._loaded(policy, revision)
         judge = loaded.judge
         prepared = [judge.prepare(context, action) for action in actions]
-        bounds, posterior_revision, generation = await self._bounds(loaded, world_id, prepared, deadline, expires)
+        bounds, posterior_revision, asked = await self._bounds(loaded, world_id, prepared, deadline, expires)
+        generation, assumed = asked.log_generation, asked.assumed(posterior_revision)
         _require_in_time(expires, "a bound was there")
-        notices = self._registry.notices.present
+        notices = self._registry.notices.present + notices_of(owed)
         notices += self.calibrating.notices(policy, world_id, judge.policy.revision, generation)
         if not judge.oracle.needs_current:
             notices += self._following.notices()
         verdicts = [
-            judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation)
+            judge.decide(check, bound, world_id, posterior_revision, notices, generation=generation, assumed=assumed)
             for check, bound in zip(prepared, bounds, strict=True)
         ]
+        if owed is not None and owed.overdue:
+            verdicts = [degraded(v, judge.policy.spec.reporting, overdue_reason(owed)) for v in verdicts]
         if len(verdicts) == 1:
             structlog.contextvars.bind_contextvars(decision_id=verdicts[0].decision_id)
         found = verdicts
@@ -180,10 +191,13 @@ class Service:
             ]
         # An approved action takes its share, too. Asked the other way round, each check that waits for a person would.
         verdicts = await self._budgets.spend(judge.policy, verdicts, session, generation)
-        verdicts = await self._approving.open(judge.policy, verdicts, context, actions, caller)
-        if verdicts != found and not await self._still_current(loaded, world_id, posterior_revision, generation):
-            verdicts = [_outdated(judge, prepared[i], verdict, generation) for i, verdict in enumerate(verdicts)]
-        _require_in_time(expires, "the verdict was kept")
+        with await self._awaiting.keep(judge.policy, verdicts, context, actions) as kept:
+            verdicts = await self._approving.open(judge.policy, kept.verdicts, context, actions, caller)
+            waited = kept.waited or verdicts != found
+            if waited and not await self._still_current(loaded, world_id, posterior_revision, generation):
+                verdicts = [_outdated(judge, prepared[i], verdict, generation) for i, verdict in enumerate(verdicts)]
+            _require_in_time(expires, "the verdict was kept")
+            kept.told(verdicts)
         now = time.time()
         kept_context = judge.policy.kept_context(context)
         counted = [0] * len(actions) if sizes is None else sizes
@@ -204,8 +218,8 @@ class Service:
         prepared: Sequence[PreparedCheck],
         deadline: float | None,
         expires: float | None,
-    ) -> tuple[list[HarmBound | None], int, int]:
-        """Bounds, and revision and generation of their posterior: the current one, where an older one is unsound.
+    ) -> tuple[list[HarmBound | None], int, World]:
+        """Bounds, the revision of their posterior, and whose it is: the current one, where an older one is unsound.
 
         Where others write to the log as well, it is read once the bounds are computed. There is no await between
         the last comparison and the reply, so no outcome is taken up in between. If outcomes keep coming in faster
@@ -219,7 +233,7 @@ class Service:
             with tracing.part("guardrail.kernel"):
                 bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
-                return bounds, revision, asked.log_generation
+                return bounds, revision, asked
             if self._following.shared:
                 await self._registry.catch_up.run(policy, world_id)
             # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
@@ -227,8 +241,8 @@ class Service:
                 world = self._registry.world(loaded, world_id)
                 # Without observations every generation of a world stands at the prior.
                 if world.committed == revision and (world.generation == asked.generation or not revision):
-                    return bounds, revision, world.log_generation
-        return [None if bound is None else STALE for bound in bounds], revision, asked.log_generation
+                    return bounds, revision, world
+        return [None if bound is None else STALE for bound in bounds], revision, asked
 
     async def _still_current(self, loaded: LoadedPolicy, world_id: str, revision: int, generation: int) -> bool:
         """False if outcomes came in while a verdict was being kept, and only the current posterior counts.
@@ -308,35 +322,55 @@ class Service:
         for result in results:
             kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"
             self._metrics.reported(policy, kind)
+        self._awaiting.reported(policy, sum(result.settled for result in results))
         conflicts = [r.observation_id for r, a in zip(reports, results, strict=True) if a.conflict]
         if conflicts:
             raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")
         return results
 
+    async def not_taken(self, policy: str, world_id: str, decision_ids: Sequence[str], caller: Caller = ANYONE) -> int:
+        """Await the outcomes of accepted actions no longer that were not carried out. How many were awaited.
+
+        :raises PolicyNotFound: if no policy of that name is loaded.
+        :raises PermissionDenied: SELF_REPORT if the caller may act in the world too, and the policy forbids that.
+        :raises DecisionNotFound: if the outcome of any of them was never awaited in this world; none was released.
+        :raises ReportConflict: if an outcome of any of them was reported, or taken for harm; none was released.
+        :raises StoreError: if the store failed; they may have been released all the same.
+        """
+        loaded = self._registry.policy(policy).judge.policy
+        require_no_self_report(loaded, world_id, caller)
+        return await self._awaiting.not_taken(loaded, world_id, decision_ids)
+
     async def world(self, policy: str, world_id: str, hypotheses: int = 0) -> WorldView:
         """The posterior of a world at a glance, and so many of its hypotheses, or parameters, in full.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
-        :raises WorldNotFound: if the world holds no observation.
+        :raises WorldNotFound: if the world holds no observation, and none is awaited.
+        :raises StoreError: if what is awaited cannot be read.
         :raises WorldUnavailable: if the world's posterior is lost.
         """
         loaded = self._registry.policy(policy)
+        awaited = await self._awaiting.view(loaded.judge.policy, world_id)
         world = self._registry.find_world(loaded, world_id)
-        if world is None:
+        if world is None and (awaited is None or awaited.state.oldest_due is None):
             raise WorldNotFound(f"policy {policy!r} has no world {world_id!r} that holds observations")
+        world = loaded.prior if world is None else world
         summary, guarantee = await world.summary(hypotheses)
         present, generation = world.judge.policy, world.log_generation
         calibration = self.calibrating.standing(policy, world_id, present.revision, generation)
-        return WorldView(present, world_id, summary, guarantee, generation, calibration)
+        return WorldView(present, world_id, summary, guarantee, generation, awaited, calibration)
 
     async def worlds(self, policy: str | None, caller: Caller = ANYONE) -> list[WorldRecord]:
-        """Worlds that hold observations or were reset, and that the caller may see."""
+        """Worlds that hold observations, were reset or owe outcomes, and that the caller may see.
 
-        def read() -> list[WorldRecord]:
-            found = self._store.worlds(policy)
-            return found if caller is ANYONE else [w for w in found if caller.sees("ListWorlds", w.policy, w.world)]
-
-        return await asyncio.to_thread(read)
+        :raises StoreError: if the store cannot be read.
+        """
+        found = await asyncio.to_thread(self._store.worlds, policy)
+        known = {(w.policy, w.world) for w in found}
+        owing = [o for o in await self._awaiting.worlds() if policy in (None, o.policy) and o.oldest_due is not None]
+        found += [WorldRecord(o.policy, o.world, 0) for o in owing if (o.policy, o.world) not in known]
+        found.sort(key=lambda w: (w.policy, w.world))
+        return found if caller is ANYONE else [w for w in found if caller.sees("ListWorlds", w.policy, w.world)]
 
     async def session(self, policy: str, world_id: str, session: str) -> SessionView:
         """What a session, or with an empty name the window of a world, has spent of its harm budget.
@@ -354,11 +388,13 @@ class Service:
         """Close a world's log and start the next one from the prior; repeated, it is answered as before.
 
         :raises PolicyNotFound: if no policy of that name is loaded.
-        :raises WorldNotFound: if the world never held an observation.
+        :raises WorldNotFound: if the world never held an observation, and no outcome is awaited in it.
         :raises GenerationMismatch: if another generation is the present one.
         :raises StoreError: if the store failed; the log may have been closed all the same.
         """
-        return await self._resetting.reset(policy, world_id, generation, reason, caller)
+        record = await self._resetting.reset(policy, world_id, generation, reason, caller)
+        self._awaiting.forget(policy, world_id)
+        return record
 
     async def decision(self, decision_id: str, caller: Caller = ANYONE) -> LoggedDecision:
         """One decision of the log.

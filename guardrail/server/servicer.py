@@ -19,6 +19,7 @@ from guardrail.errors import DeadlinePassed, GuardrailError, InvalidInput, Polic
 from guardrail.policy import Policy, parse_policy
 from guardrail.server import contract, recent, tracing
 from guardrail.server.admission import Door
+from guardrail.server.awaiting import AwaitedView
 from guardrail.server.budgets import SessionView
 from guardrail.server.calibrating import calibration_message
 from guardrail.server.listing import decisions_page, escalation_message, escalations_page, place_of
@@ -194,8 +195,8 @@ class Servicer:
 
     @unary
     async def ReportNotTaken(self, request: Any, context: Context, caller: Caller) -> pb.ReportNotTakenResponse:
-        await abort(context, "METHOD_UNKNOWN", "this service awaits no outcomes")
-        raise AssertionError
+        released = await self._service.not_taken(request.policy, request.world, request.decision_ids, caller)
+        return pb.ReportNotTakenResponse(released=released)
 
     @unary
     async def GetWorld(self, request: Any, context: Context, caller: Caller) -> pb.GetWorldResponse:
@@ -344,7 +345,7 @@ def _result(appended: Appended) -> pb.ReportResult:
 def _world(view: WorldView) -> pb.World:
     summary = view.summary
     calibration = None if view.calibration is None else calibration_message(view.calibration)
-    return pb.World(
+    message = pb.World(
         policy=view.policy.name,
         policy_revision=view.policy.revision,
         world=view.world,
@@ -358,6 +359,23 @@ def _world(view: WorldView) -> pb.World:
         generation=view.generation,
         calibration=calibration,
     )
+    if view.awaited is not None:
+        message.awaited.CopyFrom(_awaited(view.awaited))
+    return message
+
+
+def _awaited(view: AwaitedView) -> pb.AwaitedOutcomes:
+    message = pb.AwaitedOutcomes(
+        within_seconds=view.within,
+        overdue_action=view.action,
+        awaited=view.state.awaited,
+        overdue=view.state.overdue,
+        overdue_decisions=view.overdue,
+        assumed_harms=view.state.assumed,
+    )
+    if view.state.oldest_due is not None:
+        message.oldest_due.FromNanoseconds(round(view.state.oldest_due * 1e9))
+    return message
 
 
 def _session(view: SessionView) -> pb.Session:

@@ -20,7 +20,6 @@ import structlog
 
 from guardrail.domain import NO_GUARANTEE, Guarantee, HarmBound, PosteriorSummary, ReasonCode
 from guardrail.errors import DeadlinePassed, GuardrailError, NotServing, WorldUnavailable
-from guardrail.generations import in_generation
 from guardrail.guard import Judge, PreparedCheck
 from guardrail.hypotheses.base import Row
 from guardrail.oracles.base import MAX_BATCH
@@ -61,6 +60,8 @@ class World:
     Attributes:
         generation: that of the log it rests on; 0 while it rests on nothing.
         last_id: id of the last observation that it has taken up; None while there is none.
+        first_assumed: the first observation of its log that nobody made, but that was taken for harm; None if there is
+            none. Bounds that rest on it promise nothing.
     """
 
     def __init__(
@@ -75,11 +76,13 @@ class World:
         on_advance: Callable[[World], None],
         generation: int = 0,
         last_id: str | None = None,
+        first_assumed: int | None = None,
     ) -> None:
         self.judge = judge
         self.world_id = world_id
         self.generation = generation
         self.last_id = last_id
+        self.first_assumed = first_assumed
         self.snapshot_revision = revision
         self._posterior = _Posterior(state, revision, last_id)
         self._committed = revision
@@ -148,11 +151,20 @@ class World:
             self._loop.call_soon(self._schedule)
         return await future
 
-    def commit(self, row: Row, outcome: float, sequence: int, generation: int, observation_id: str) -> bool:
+    def commit(
+        self,
+        row: Row,
+        outcome: float,
+        sequence: int,
+        generation: int,
+        observation_id: str,
+        *,
+        assumed: bool = False,
+    ) -> bool:
         """Take up an observation that the log holds as number `sequence`; `settled` tells when checks rest on it.
 
         The one door for what was reported here and for what others wrote. What has been taken up already is
-        not taken up again, and nothing is left out.
+        not taken up again, and nothing is left out. `assumed` says that it was taken for harm.
 
         Returns:
             True if it was taken up; False if it has been already, or others lie between, or the log is of
@@ -167,6 +179,8 @@ class World:
         if sequence != self._committed + 1:
             return False
         self._committed, self.last_id = sequence, observation_id
+        if assumed and self.first_assumed is None:
+            self.first_assumed = sequence
         self._observations.append(_CommittedObservation(row, outcome, observation_id))
         self._schedule()
         return True
@@ -186,6 +200,10 @@ class World:
             await waiter
         self._require_usable()
 
+    def assumed(self, revision: int) -> bool:
+        """True if bounds of a revision of the posterior rest on an outcome that was taken for harm."""
+        return self.first_assumed is not None and revision >= self.first_assumed
+
     async def summary(self, detail: int = 0) -> tuple[PosteriorSummary, Guarantee]:
         """The posterior at a glance, and what bounds from it promise: nothing once it is refuted or failed.
 
@@ -196,14 +214,14 @@ class World:
         """
         self._require_usable()
         oracle, state, generation = self.judge.oracle, self._posterior.state, self.log_generation
+        assumed = self.assumed(self._posterior.revision)
 
         def look() -> tuple[PosteriorSummary, Guarantee]:
             summary = oracle.summary(state)
             if detail:
                 summary = replace(summary, detail=oracle.detail(state, detail))
             void = summary.refuted or oracle.failed(state)
-            promise = NO_GUARANTEE if void else self.judge.promised(oracle.guarantee)
-            return summary, in_generation(promise, generation)
+            return summary, NO_GUARANTEE if void else self.judge.stated(oracle.guarantee, generation, assumed=assumed)
 
         seen = await self._aside(look)
         self._see(seen[0].revision, refuted=seen[0].refuted)

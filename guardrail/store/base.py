@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from guardrail.approvals import Escalation, EscalationState
+    from guardrail.awaiting import Awaited
     from guardrail.budgets import Ground, Terms
     from guardrail.domain import Reason, ReasonCode
     from guardrail.receipts import Chain, Receipt
@@ -51,12 +52,14 @@ class Appended:
         conflict: True if the id was there with another digest; nothing was written for it.
         generation: of the log in which `sequence` counts (see `WorldRecord`): the present one for what is new, that
             of the first report for a duplicate or a conflict.
+        settled: True if it is the outcome of a decision of that id, which was awaited until then.
     """
 
     sequence: int
     duplicate: bool
     conflict: bool
     generation: int = 1
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +276,49 @@ class BudgetRecord:
     grounds: tuple[Ground, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class NewAwaited:
+    """An accept whose outcome is to be reported within a time.
+
+    Attributes:
+        decision_id: of the verdict; unique.
+        policy: policy name.
+        world: world id.
+        policy_revision: digest of the policy document.
+        decided_at: seconds since the epoch, UTC.
+        due_at: from then on its outcome is overdue.
+        request: canonical JSON text of {"action": ..., "context": ...}, as they may be kept; empty if the outcome is
+            not to be taken for harm once it is overdue.
+        approved: True if it is to be accepted even while another outcome of the world is overdue.
+        assumed: True if its bound rests on an outcome that was taken for harm, and says so.
+    """
+
+    decision_id: str
+    policy: str
+    world: str
+    policy_revision: str
+    decided_at: float
+    due_at: float
+    request: str = ""
+    approved: bool = False
+    assumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueOutcome:
+    """An accepted action whose outcome is overdue.
+
+    Attributes:
+        decision_id: of the verdict that accepted it.
+        due_at: since when, seconds since the epoch, UTC.
+        request: as in `NewAwaited`.
+    """
+
+    decision_id: str
+    due_at: float
+    request: str
+
+
 class Store(Protocol):
     """Durable, append-only records. Every method may block and raises StoreError if the store fails."""
 
@@ -280,12 +326,68 @@ class Store(Protocol):
         """Append a batch in order to the present logs, in one transaction that is durable when this returns.
 
         Must: number each log's observations 1, 2, ... without gaps; treat a repeated id (in any log of the
-        world or earlier in the batch) as a duplicate or a conflict; write all or nothing; all this also
+        world or earlier in the batch) as a duplicate or a conflict; settle, in the same transaction, what is awaited
+        of decisions of these ids; write all or nothing; all this also
         when several stores append to one world, or reset it, at the same time.
 
         :raises StoreError: if the transaction failed. Nothing was written, unless the connection to the database
             was lost while it was committed: appending the same batch again counts nothing twice.
         """
+        ...
+
+    def await_outcomes(self, batch: Sequence[NewAwaited], now: float) -> list[Awaited | None]:
+        """Keep accepts whose outcomes are to be reported, in one transaction that is durable when this returns.
+
+        Must: keep each for the present log of its world; keep nothing of a world in which an outcome is overdue at
+        `now`, but for what is `approved`, and nothing whose bound does not know yet that an outcome of that log was
+        taken for harm (`assumed`); answer these with what the world owes, and None for what is kept; exclude every
+        other change of those worlds meanwhile, in any process.
+
+        :raises StoreError: if the transaction failed, or an id is used already. Nothing was kept, unless the connection
+            was lost while it was committed.
+        """
+        ...
+
+    def release_outcomes(self, policy: str, world: str, decision_ids: Sequence[str], now: float) -> int:
+        """Await the outcomes of these decisions no longer, because the actions were not taken. How many were awaited.
+
+        Must: be one transaction, durable when this returns; change nothing for those that were released before.
+
+        :raises DecisionNotFound: if the outcome of any of them was never awaited in this world; nothing was released.
+        :raises ReportConflict: if the log of the world holds an outcome of any of them; nothing was released.
+        :raises StoreError: if the transaction failed. They may have been released: doing it again is safe.
+        """
+        ...
+
+    def assume_outcomes(self, batch: Sequence[NewObservation], now: float) -> list[Appended | None]:
+        """Append outcomes of overdue decisions that nobody reported; durable when this returns.
+
+        Must: append as `append_observations` does, but only what is the outcome of a decision of that id which is
+        awaited in the present log and overdue at `now`; answer None for the others.
+
+        :raises StoreError: as `append_observations`.
+        """
+        ...
+
+    def awaited(self, now: float, policy: str | None = None, world: str | None = None) -> list[Awaited]:
+        """What accepted actions owe at `now`, for each world whose present log has awaited or assumed outcomes.
+
+        Args:
+            now: seconds since the epoch.
+            policy: only this policy; then `world` too.
+            world: only this world.
+        """
+        ...
+
+    def overdue_outcomes(self, policy: str, world: str, now: float, limit: int) -> list[OverdueOutcome]:
+        """Overdue outcomes in the present log of a world, oldest first, at most `limit`.
+
+        :raises StoreCorrupt: if a record is damaged.
+        """
+        ...
+
+    def first_assumed(self, policy: str, world: str, generation: int) -> int | None:
+        """The sequence of the first outcome in a log that was taken for harm; None if there is none."""
         ...
 
     def reset_world(self, policy: str, world: str, generation: int, reason: str, caller: str) -> ResetRecord:
@@ -295,7 +397,7 @@ class Store(Protocol):
         do nothing, if the log before the present one is of that generation and was closed with the same reason
         by the same caller; keep the closed log, its snapshots and its decisions.
 
-        :raises WorldNotFound: if the world never held an observation.
+        :raises WorldNotFound: if the world never held an observation, and no outcome is awaited in it.
         :raises GenerationMismatch: if another log is the present one.
         :raises StoreError: if the transaction failed; as for `append_observations`.
         """

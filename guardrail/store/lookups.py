@@ -130,7 +130,7 @@ def known_observations(
         for log in _logs(connection, present[world]):
             if log.observations == 0:
                 continue
-            for keys in _chunks(observation_ids):
+            for keys in chunks(observation_ids):
                 for row in connection.execute(_observations_among, {"of": log.id, "keys": keys}):
                     known[*world, row.observation_id] = Known(row.sequence, row.digest, log.generation)
     return known
@@ -165,7 +165,7 @@ def insert_many(
 def known_decisions(connection: sa.Connection, decision_ids: Collection[str]) -> dict[str, bytes]:
     """The checksums of those decisions that the log holds."""
     known = {}
-    for keys in _chunks(decision_ids):
+    for keys in chunks(decision_ids):
         for row in connection.execute(_decisions_among, {"keys": keys}):
             known[row.decision_id] = row.checksum
     return known
@@ -173,7 +173,7 @@ def known_decisions(connection: sa.Connection, decision_ids: Collection[str]) ->
 
 def _find_present(connection: sa.Connection, keys: Iterable[WorldKey]) -> dict[WorldKey, sa.Row[Any]]:
     found: dict[WorldKey, sa.Row[Any]] = {}
-    for chunk in _chunks(keys):
+    for chunk in chunks(keys):
         for row in connection.execute(_present_among, {"keys": chunk}):
             found[row.policy, row.world] = row
     return found
@@ -181,13 +181,14 @@ def _find_present(connection: sa.Connection, keys: Iterable[WorldKey]) -> dict[W
 
 def _find_ids(connection: sa.Connection, keys: Iterable[LogKey]) -> dict[LogKey, int]:
     found: dict[LogKey, int] = {}
-    for chunk in _chunks(keys):
+    for chunk in chunks(keys):
         for row in connection.execute(_ids_among, {"keys": chunk}):
             found[row.policy, row.world, row.generation] = row.id
     return found
 
 
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """As many items as one SELECT looks up, again and again."""
     rest = iter(items)
     while chunk := list(islice(rest, KEYS_PER_SELECT)):
         yield chunk

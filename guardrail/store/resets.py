@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from guardrail.errors import GenerationMismatch, WorldNotFound
+from guardrail.store.awaiting import any_awaited
 from guardrail.store.base import ResetRecord
 from guardrail.store.lookups import is_present, log_length, select_log
 from guardrail.store.rows import read_reset, reset_row
@@ -40,14 +41,14 @@ def select_resets(key: WorldKey) -> sa.Select[Any]:
 def close_log(connection: sa.Connection, key: WorldKey, generation: int, reason: str, caller: str) -> ResetRecord:
     """Close the present log of a world and start the next one, inside a transaction that excludes its other writers.
 
-    :raises WorldNotFound: if the world never held an observation.
+    :raises WorldNotFound: if the world never held an observation, and no outcome is awaited in it.
     :raises GenerationMismatch: if another log is the present one, and this is not the reset that closed the last one.
     :raises StoreCorrupt: if the log has lost records.
     """
     policy, world = key
     present = select_log.where(worlds.c.policy == policy, worlds.c.world == world, is_present)
     row = connection.execute(present).first()
-    if row is None or (row.generation == 1 and row.observations == 0):
+    if row is None or (row.generation == 1 and row.observations == 0 and not any_awaited(connection, row.id)):
         raise WorldNotFound(f"policy {policy!r} has no world {world!r} that holds observations")
     if generation == row.generation - 1:
         (found,) = connection.execute(select_resets(key).where(worlds.c.generation == generation))

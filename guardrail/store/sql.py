@@ -9,20 +9,24 @@ in chunks of one SELECT each: a reader that pauses holds neither a lock nor a co
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from guardrail.errors import StoreError
+from guardrail.store import awaiting
 from guardrail.store import escalations as escalated
 from guardrail.store.base import (
     Appended,
     BudgetRecord,
     DecisionRecord,
     Feed,
+    NewAwaited,
     NewObservation,
     NewReservation,
     ObservationRecord,
+    OverdueOutcome,
     RecentDecisions,
     Reserved,
     ResetRecord,
@@ -42,7 +46,7 @@ from guardrail.store.lookups import (
     select_log,
 )
 from guardrail.store.recent import rows_before
-from guardrail.store.records import Log, LogKey, decision_checksum, number
+from guardrail.store.records import Log, LogKey, Numbered, decision_checksum, number
 from guardrail.store.resets import close_log, select_resets
 from guardrail.store.rows import (
     OBSERVATION_COLUMNS,
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from guardrail.approvals import Escalation, EscalationState
+    from guardrail.awaiting import Awaited
     from guardrail.domain import Reason
     from guardrail.receipts import Chain, Receipt
     from guardrail.store.backend import Backend
@@ -125,27 +130,37 @@ class SqlStore:
             return []
         keys = {(new.policy, new.world) for new in batch}
         with self._sessions.write([("world", *key) for key in keys]) as connection:
-            present = present_logs(connection, keys)
-            logs = {key: Log(log_length(row), row.generation) for key, row in present.items()}
-            numbered = number(batch, logs, known_observations(connection, batch, present))
-            if numbered.accepted:
-                now = time.time()
-                creators: dict[tuple[str, str], str] = {}
-                rows = []
-                for at, new in numbered.accepted:
-                    row = present[new.policy, new.world]
-                    first = row.generation == 1 and row.observations == 0
-                    creators.setdefault((new.policy, new.world), str(new.reporter) if first else row.creator)
-                    rows.append(observation_row(row.id, row.generation, at, new, now))
-                connection.execute(_insert_observation, rows)
-                grown = numbered.lengths.items()
-                connection.execute(
-                    _grow, [{"of": present[key].id, "length": n, "by": creators[key]} for key, n in grown]
-                )
-                self._sessions.announce(connection, numbered.lengths)
+            numbered = self._append(connection, batch)
         if numbered.accepted:
             self._sessions.acknowledge(len(numbered.accepted))
         return numbered.results
+
+    def _append(self, connection: sa.Connection, batch: Sequence[NewObservation]) -> Numbered:
+        """Append inside a transaction that excludes the worlds' other writers."""
+        keys = {(new.policy, new.world) for new in batch}
+        present = present_logs(connection, keys)
+        logs = {key: Log(log_length(row), row.generation) for key, row in present.items()}
+        numbered = number(batch, logs, known_observations(connection, batch, present))
+        if not numbered.accepted:
+            return numbered
+        now = time.time()
+        creators: dict[tuple[str, str], str] = {}
+        rows = []
+        for at, new in numbered.accepted:
+            row = present[new.policy, new.world]
+            first = row.generation == 1 and row.observations == 0
+            creators.setdefault((new.policy, new.world), str(new.reporter) if first else row.creator)
+            rows.append(observation_row(row.id, row.generation, at, new, now))
+        connection.execute(_insert_observation, rows)
+        grown = numbered.lengths.items()
+        connection.execute(_grow, [{"of": present[key].id, "length": n, "by": creators[key]} for key, n in grown])
+        settled = awaiting.settle(connection, [new for _, new in numbered.accepted], now)
+        for place, new in enumerate(batch if settled else ()):
+            told = numbered.results[place]
+            if (new.policy, new.world, new.observation_id) in settled and not (told.duplicate or told.conflict):
+                numbered.results[place] = replace(told, settled=True)
+        self._sessions.announce(connection, numbered.lengths)
+        return numbered
 
     def reset_world(self, policy: str, world: str, generation: int, reason: str, caller: str) -> ResetRecord:
         """Close the present log of a world and start the next one; a repeated reset is answered as before.
@@ -362,6 +377,66 @@ class SqlStore:
         :raises StoreError: if the store cannot be read.
         """
         return read_budget(self._sessions.read, (policy, world, session), time.time())
+
+    # ------------------------------------------------------------ awaited outcomes
+
+    def await_outcomes(self, batch: Sequence[NewAwaited], now: float) -> list[Awaited | None]:
+        """Keep accepts whose outcomes are to be reported; of worlds where one is overdue, what they owe instead.
+
+        :raises StoreError: if the transaction failed, or an id is used already.
+        """
+        if not batch:
+            return []
+        with self._sessions.write([("world", new.policy, new.world) for new in batch]) as connection:
+            return awaiting.keep(connection, batch, now)
+
+    def release_outcomes(self, policy: str, world: str, decision_ids: Sequence[str], now: float) -> int:
+        """Await outcomes of actions no longer that were not taken. How many were awaited.
+
+        :raises DecisionNotFound: if the outcome of any of them was never awaited in this world.
+        :raises ReportConflict: if the log of the world holds an outcome of any of them.
+        :raises StoreError: if the transaction failed. They may have been released: doing it again is safe.
+        """
+        with self._sessions.write([("world", policy, world)]) as connection:
+            return awaiting.release(connection, policy, world, decision_ids, now)
+
+    def assume_outcomes(self, batch: Sequence[NewObservation], now: float) -> list[Appended | None]:
+        """Append outcomes of decisions that are overdue and nobody reported; None for the others.
+
+        :raises StoreError: as `append_observations`.
+        """
+        if not batch:
+            return []
+        with self._sessions.write([("world", new.policy, new.world) for new in batch]) as connection:
+            overdue = awaiting.still_overdue(connection, batch, now)
+            numbered = self._append(connection, [new for new, due in zip(batch, overdue, strict=True) if due])
+        if numbered.accepted:
+            self._sessions.acknowledge(len(numbered.accepted))
+        results = iter(numbered.results)
+        return [next(results) if due else None for due in overdue]
+
+    def awaited(self, now: float, policy: str | None = None, world: str | None = None) -> list[Awaited]:
+        """What accepted actions owe, for each world whose present log has awaited or assumed outcomes.
+
+        :raises StoreError: if the store cannot be read.
+        """
+        return awaiting.read_awaited(self._sessions.read, now, policy, world)
+
+    def overdue_outcomes(self, policy: str, world: str, now: float, limit: int) -> list[OverdueOutcome]:
+        """Overdue outcomes in the present log of a world, oldest first.
+
+        :raises StoreCorrupt: if a record is damaged.
+        :raises StoreError: if the store cannot be read.
+        """
+        return list(map(awaiting.read_overdue, self._sessions.read(awaiting.select_overdue(policy, world, now, limit))))
+
+    def first_assumed(self, policy: str, world: str, generation: int) -> int | None:
+        """The sequence of the first outcome in a log that was taken for harm; None if there is none.
+
+        :raises StoreError: if the store cannot be read.
+        """
+        found = self._sessions.read(awaiting.select_first_assumed(policy, world, generation))
+        return int(found[0].sequence) if found else None
 
     # ------------------------------------------------------------ escalations
 

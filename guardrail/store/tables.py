@@ -16,9 +16,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
-SCHEMA_REVISION = "guardrail_0005"
+SCHEMA_REVISION = "guardrail_0006"
 """The newest migration."""
 
 VERSION_TABLE = "guardrail_schema"
@@ -80,6 +81,14 @@ observations = Table(
     Column("reporter", _Name, nullable=False, server_default=""),
     PrimaryKeyConstraint("world_id", "sequence", name="pk_observations"),
     UniqueConstraint("world_id", "observation_id", name="uq_observations_id"),
+    # The few that nobody observed: outcomes that were taken for harm.
+    Index(
+        "ix_observations_assumed",
+        "world_id",
+        "sequence",
+        sqlite_where=text("reporter = 'guardrail'"),
+        postgresql_where=text("reporter = 'guardrail'"),
+    ),
 )
 
 decisions = Table(
@@ -184,3 +193,19 @@ reservations = Table(
     Index("ix_reservations_order", "budget_id", "id"),
 )
 """The harm bounds that were set aside, one for each accept. Those of a budget are numbered in the order of time."""
+
+awaited = Table(
+    "awaited",
+    metadata,
+    Column("decision_id", _Name, primary_key=True),
+    Column("world_id", BigInteger, ForeignKey("worlds.id", name="fk_awaited_world"), nullable=False),
+    Column("policy_revision", _Name, nullable=False),
+    Column("decided_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("state", String, nullable=False),
+    Column("settled_at", Double, nullable=True),
+    Column("checksum", LargeBinary, nullable=False),
+    Index("ix_awaited_state", "state", "world_id", "due_at"),
+)
+"""Accepted actions whose outcomes are to be reported within a time; the log is the one that was present then."""

@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import math
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ from guardrail.store.base import (
     Store,
     WorldRecord,
 )
+from guardrail.testing.awaiting_contract import AwaitingContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,7 +135,7 @@ def _refusal(outcome: Escalation | Reason) -> ReasonCode:
     return outcome.code
 
 
-class StoreContract(ABC):
+class StoreContract(AwaitingContract):
     """The clauses of `guardrail.store.base.Store`, one test each."""
 
     @abstractmethod

@@ -96,7 +96,7 @@ def test_decisions_are_listed_newest_first(cli, service, many):
         zip(many["blue"][::-1], ["escalate", "reject", "accept"], strict=True)
     )
     assert lines[0][5:7] == ["coin", "listed/blue"]
-    assert text.splitlines()[0].endswith('{"kind": "low", "size": 6.0}')
+    assert text.splitlines()[0].endswith('{"kind": "low", "size": 6.0}  {}')
     assert "SHADOW" not in text
 
 

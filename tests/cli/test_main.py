@@ -14,6 +14,7 @@ COMMANDS = [
     ["worlds", "outcomes"],
     ["worlds", "reset"],
     ["session"],
+    ["not-taken"],
     ["decisions", "list"],
     ["decisions", "show"],
     ["health"],

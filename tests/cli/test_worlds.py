@@ -58,6 +58,7 @@ def test_a_world_shows_its_posterior(cli, told):
         "posterior",
         "guarantee",
         "generation",
+        "awaited",
         "calibration",
     ]
     assert result.json["calibration"] is None

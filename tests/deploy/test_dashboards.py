@@ -13,7 +13,14 @@ import yaml
 
 from guardrail.domain import Decision, ReasonCode
 from guardrail.server.health import NAMES
-from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, DEFINITIONS, WORLD_STATES, EscalationEvent
+from guardrail.server.metrics import (
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    DEFINITIONS,
+    WORLD_STATES,
+    EscalationEvent,
+    OutcomeEvent,
+)
 from guardrail.server.reasons import REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +34,7 @@ VALUES = {
     "state": set(WORLD_STATES),
     "service": set(NAMES),
     "reason": {*REASONS, *ReasonCode, CANCELLED, DEADLINE_EXCEEDED, "OTHER"},
-    "event": set(get_args(EscalationEvent)),
+    "event": {*get_args(EscalationEvent), *get_args(OutcomeEvent)},
     "result": {"taken_up", "duplicate", "conflict", "refused", "success", "failure"},
 }
 COUNTERS = ("rate", "irate", "increase")

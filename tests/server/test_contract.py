@@ -72,6 +72,26 @@ def test_limits_on_candidates_and_reports():
     assert violations("ValidatePolicyRequest", document="x" * (2**20 + 1))
 
 
+def test_what_reaches_the_store_holds_no_nul():
+    # PostgreSQL keeps none. These are looked up in memory, or read by a parser that says so itself.
+    elsewhere = {"policy", "policy_revision", "name", "document"}
+    asked = 0
+    for method in contract.POOL.FindServiceByName(contract.SERVICE).methods:
+        optional = method.name.startswith("List") or method.name == "WatchDecisions"
+        for field in method.input_type.fields:
+            if field.type != field.TYPE_STRING or (field.name in elsewhere and not optional):
+                continue
+            request = contract.request_class(method.input_type.name)()
+            if field.is_repeated:
+                getattr(request, field.name).append("a\x00")
+            else:
+                setattr(request, field.name, "a\x00")
+            found = [text for text in contract.validate(request) if text.startswith(field.name)]
+            assert found, f"{method.name}.{field.name}"
+            asked += 1
+    assert asked > 20
+
+
 def test_violations_name_their_place_and_are_few():
     request = contract.request_class("ReportOutcomesRequest")(policy="p", world="w")
     for _ in range(20):

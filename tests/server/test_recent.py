@@ -41,6 +41,7 @@ def listed(stub, **request):
         answer = stub.ListDecisions(pb.ListDecisionsRequest(page_token=token, **request), timeout=20)
         found += [one.verdict.decision_id for one in answer.decisions]
         token, pages = answer.next_page_token, pages + 1
+        assert pages < 100
         if not token:
             return found, pages
 

@@ -181,6 +181,7 @@ class InProcessService:
 
     async def _start(self, folder):
         from guardrail.server.admission import Door
+        from guardrail.server.awaiting import Awaiting
         from guardrail.server.following import Following
         from guardrail.server.kernel import KernelThread
         from guardrail.server.metrics import Metrics
@@ -200,7 +201,9 @@ class InProcessService:
         registry = Registry(settings, store, writer, KernelThread(5.0), metrics)
         await registry.load()
         following = Following(registry, store.follow())
-        return Servicer(Service(registry, writer, store, Watchers(4), following, metrics), Gate(), metrics, Door(100))
+        awaiting = Awaiting(registry, writer, store, metrics)
+        service = Service(registry, writer, store, Watchers(4), following, metrics, awaiting)
+        return Servicer(service, Gate(), metrics, Door(100))
 
     def call(self, method, data):
         """One call from its bytes to its reply's, compared with what the guards say."""

@@ -161,6 +161,9 @@ class SharedLog:
     def save_snapshot(self, snapshot):
         pass
 
+    def first_assumed(self, policy, world, generation):
+        return None
+
     def latest_snapshot(self, policy, world, policy_revision, generation=None):
         return None
 

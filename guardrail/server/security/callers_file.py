@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from guardrail.awaiting import ASSUMED_BY
 from guardrail.errors import PolicyError, Problem, SecurityInvalid
 from guardrail.policy import wording
 from guardrail.policy.document import Document, in_order
@@ -117,6 +118,10 @@ def _across(document: Document, spec: CallersSpec) -> Iterator[Problem]:
         route = ("callers", place)
         if caller.name in names:
             yield document.problem((*route, "name"), f"another caller is called {caller.name!r} too; rename one")
+        if caller.name == ASSUMED_BY:
+            yield document.problem(
+                (*route, "name"), f"the service itself reports as {caller.name!r}; take another name"
+            )
         names[caller.name] = place
         if not (caller.keys or caller.jwt or caller.certificate):
             node = document.nearest((*route, "keys"))

@@ -12,6 +12,7 @@ from replica_policies import COIN, WEAR
 from guardrail.guard import Judge
 from guardrail.policy import parse_policy
 from guardrail.rebuild import restore
+from guardrail.server.awaiting import Awaiting
 from guardrail.server.following import Following
 from guardrail.server.kernel import KernelThread
 from guardrail.server.metrics import Metrics
@@ -48,7 +49,8 @@ class Replica:
         self.registry = Registry(settings, store, self.writer, self.kernel, metrics)
         self.catch_up = self.registry.catch_up
         self.following = Following(self.registry, store.follow())
-        self.service = Service(self.registry, self.writer, store, Watchers(4), self.following, metrics)
+        self.awaiting = Awaiting(self.registry, self.writer, store, metrics)
+        self.service = Service(self.registry, self.writer, store, Watchers(4), self.following, metrics, self.awaiting)
         self.reported = 0
 
     async def load(self, *judges):
@@ -71,6 +73,7 @@ class Replica:
         return self.registry.world(self.registry.policy(policy), world)
 
     async def close(self):
+        await self.awaiting.close()
         await self.following.close()
         await self.registry.close()
         await asyncio.to_thread(self.kernel.close)

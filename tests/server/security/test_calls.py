@@ -78,6 +78,7 @@ def request_for(method, world="w"):
             escalation_id="none", digest="0" * 64, resolution=pb.RESOLUTION_DENY
         ),
         "GetDecision": lambda: pb.GetDecisionRequest(decision_id="none"),
+        "ReportNotTaken": lambda: pb.ReportNotTakenRequest(**fields, decision_ids=["none"]),
         "GetPolicy": lambda: pb.GetPolicyRequest(name="coin"),
         "ValidatePolicy": lambda: pb.ValidatePolicyRequest(document="x"),
         "ResetWorld": lambda: pb.ResetWorldRequest(**fields, generation=1, reason="because"),
