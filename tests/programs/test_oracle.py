@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 import program_policies
 import pytest
 
-from guardrail.domain import IntervalHarm, ReasonCode
+from guardrail.domain import IntervalHarm, PosteriorDetail, ReasonCode
 from guardrail.errors import SnapshotInvalid
 from guardrail.hypotheses.program import ProgramFamily
 from guardrail.hypotheses.program_inputs import ProgramInputs
@@ -126,6 +126,22 @@ def test_a_dump_is_loaded_even_if_the_process_did_not_write_it(plain, monkeypatc
         loaded = plain.load(arrays)
         assert plain.count(loaded) == 20
         assert numbers(plain.bound(loaded, LOOKS)) == expected
+
+
+def test_a_program_that_fails_tells_nothing_in_full(plain, monkeypatch):
+    """Neither does one whose answer is none."""
+    state = plain.observe(plain.init(), ROWS[:4], OUTCOMES[:4])
+    assert len(plain.detail(state, 3).hypotheses) == 3
+    fine = {"name": "a", "parameters": {}, "log_posterior": 0.0, "plausible": True}
+    for hypotheses in ("x", [1], [{"name": "a"}], [fine | {"parameters": {"a": "x"}}], [fine | {"log_posterior": []}]):
+        answer = {"detail": {"hypotheses": hypotheses, "parameters": []}}
+        monkeypatch.setattr(plain._session, "attempt", lambda work, answer=answer: (answer, {}))
+        assert plain.detail(state, 3) == PosteriorDetail()
+    too_many = {"detail": {"hypotheses": [fine] * 9, "parameters": []}}
+    monkeypatch.setattr(plain._session, "attempt", lambda work: (too_many, {}))
+    assert len(plain.detail(state, 3).hypotheses) == 3
+    monkeypatch.setattr(plain._session, "attempt", lambda work: (_ for _ in ()).throw(isolated.ChildFailed("gone")))
+    assert plain.detail(state, 3) == PosteriorDetail()
 
 
 def test_a_damaged_dump_is_refused(plain):
