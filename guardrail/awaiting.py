@@ -42,7 +42,7 @@ class Awaited:
         awaited: outcomes that are not reported and not overdue.
         overdue: outcomes that are overdue.
         oldest_due: when the oldest of all these was, or will be, due, seconds since the epoch; None if there is none.
-        oldest: id of the decision whose outcome that is; empty if there is none.
+        oldest: id of the decision whose outcome that is, if it is overdue; otherwise empty.
         assumed: overdue outcomes that were taken for harm.
     """
 

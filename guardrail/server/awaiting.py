@@ -53,7 +53,7 @@ T = TypeVar("T")
 SWEEP_SECONDS: Final = 1.0
 """How often the store is asked for overdue outcomes, unless that takes it more than a twentieth of its time."""
 BLIND_SECONDS: Final = 5.0
-"""After so long without an answer of the store it is not known whether outcomes are overdue."""
+"""So long after a sweep should have been, it is not known whether outcomes are overdue."""
 AT_ONCE: Final = 1_000
 """Most outcomes of a world that one sweep takes for harm."""
 SHOWN: Final = 20
@@ -134,7 +134,7 @@ class Awaiting:
         self._withdrawn: dict[str, Key] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeps: asyncio.Task[None] | None = None
-        self._looked_at = time.monotonic()
+        self._looked_at, self._pause = time.monotonic(), SWEEP_SECONDS
         self._counted: set[str] = set()
         self._failing = False
 
@@ -285,7 +285,9 @@ class Awaiting:
         """True if an outcome is overdue, or that is not known."""
         if not self._timed():
             return False
-        return time.monotonic() - self._looked_at > BLIND_SECONDS or any(one.overdue for one in self._known.values())
+        return time.monotonic() - self._looked_at > self._pause + BLIND_SECONDS or any(
+            one.overdue for one in self._known.values()
+        )
 
     # ------------------------------------------------------------ sweeps
 
@@ -308,7 +310,8 @@ class Awaiting:
         while True:
             started = time.monotonic()
             await self._attempt()
-            await asyncio.sleep(max(SWEEP_SECONDS, 20.0 * (time.monotonic() - started)))
+            self._pause = max(SWEEP_SECONDS, 20.0 * (time.monotonic() - started))
+            await asyncio.sleep(self._pause)
 
     async def _attempt(self) -> None:
         try:

@@ -161,7 +161,7 @@ def read_awaited(
     told = []
     for row in read(query, {}):
         open_, overdue, oldest_due = int(row.open), int(row.overdue), row.oldest_due
-        first = read(_oldest_overdue, {"of": row.world_id, "now": oldest_due}) if open_ else ()
+        first = read(_oldest_overdue, {"of": row.world_id, "now": oldest_due}) if overdue else ()
         oldest = str(first[0].decision_id) if first else ""
         told.append(Awaited(row.policy, row.world, open_ - overdue, overdue, oldest_due, oldest, int(row.assumed)))
     return told
