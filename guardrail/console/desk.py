@@ -93,8 +93,11 @@ class Desk:
         return await self._ask(lambda: self._client.decision(decision_id))
 
     async def decisions(self, policy: str, world: str, limit: int) -> list[LoggedDecision]:
-        """The newest records about a world, newest first."""
-        return await self._ask(lambda: list(self._client.decisions(policy, world, limit=limit)))
+        """The newest records about a world, newest first; none if they cannot be had."""
+        try:
+            return await self._ask(lambda: list(self._client.decisions(policy, world, limit=limit)))
+        except GuardrailError:
+            return []
 
     async def session(self, policy: str, world: str, session: str) -> SessionState:
         """What a session, or with an empty name the window of a world, has spent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 LOGIN, LOGOUT = "/login", "/logout"
 SOCKET: Final = "/_nicegui_ws/"
 STATIC: Final = "/_nicegui/"
+PAGES: Final = re.compile(r"/|/(?:worlds|budgets|escalations|faults)|/world/[^/\\]+/[^\\]+")
+"""The addresses of pages."""
+MAX_PAGES: Final = 128
+"""Most pages of one session that are open, or were asked for within the last minute."""
 
 _HEADERS: Final[Mapping[str, str]] = {
     "X-Content-Type-Options": "nosniff",
@@ -105,6 +110,13 @@ class Door:
             if socket or changing or path.startswith(STATIC):
                 return _no(401, "CREDENTIALS_MISSING", "sign in first")
             return RedirectResponse(f"{LOGIN}?next={quote(path, safe='')}", 303)
+        page = PAGES.fullmatch(path) is not None
+        if not (socket or changing or page or path in (LOGIN, "/favicon.ico") or path.startswith(STATIC)):
+            return _no(404, "NOT_FOUND", "there is no such page")
+        if page and session.pages >= MAX_PAGES:
+            return _no(
+                429, "PAGES_LIMITED", f"{MAX_PAGES} pages of this session are open; close some, or wait a minute"
+            )
         if socket and self.owners.get(_client(scope)) is not session:
             return _no(403, "PERMISSION_DENIED", "the page belongs to another session")
         return None

@@ -75,6 +75,17 @@ class Feed:
         with self._lock:
             return sorted(self._kept.values(), key=lambda one: one.decided_at, reverse=True)
 
+    def about(self, policy: str, world: str, before: Iterable[LoggedDecision] = ()) -> list[LoggedDecision]:
+        """What is kept about one world, newest first, and what was known of it before."""
+        kept = {one.verdict.decision_id: one for one in before}
+        with self._lock:
+            kept |= {
+                name: one
+                for name, one in self._kept.items()
+                if (one.verdict.policy, one.verdict.world) == (policy, world)
+            }
+        return sorted(kept.values(), key=lambda one: one.decided_at, reverse=True)
+
     def start(self) -> None:
         """Listen from now on; does nothing if it does already."""
         if self._thread is None and not self._stopped.is_set():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from guardrail.console.door import LOGIN, LOGOUT
+from guardrail.console.door import LOGIN, LOGOUT, PAGES
 from guardrail.console.sessions import SIGNED_OUT, SessionsFull
 from guardrail.errors import GuardrailError, Unauthenticated
 
@@ -39,8 +38,6 @@ WHYS: Final = {
     "SERVICE_UNREACHABLE": "The service does not answer now.",
 }
 """Why one is asked to sign in: a stable code -> what it says."""
-
-_PAGES: Final = re.compile(r"/(live|worlds|world/[^\\]*|budgets|escalations|faults)?")
 
 
 def routes(door: Door, origins: Origins, sessions: Sessions, attempts: Attempts) -> list[Route]:
@@ -106,7 +103,7 @@ def routes(door: Door, origins: Origins, sessions: Sessions, attempts: Attempts)
 
 def _local(target: str) -> str:
     """Where to go next: a page of the console, never another site."""
-    return target if _PAGES.fullmatch(target) and "//" not in target and ".." not in target else "/"
+    return target if PAGES.fullmatch(target) and "//" not in target and ".." not in target else "/"
 
 
 def _page(why: str, target: str, status: int = 200) -> Response:

@@ -25,18 +25,19 @@ def cookie(answer):
 
 @pytest.fixture(scope="module")
 def signed_in(stage):
-    return cookie(stage.sign_in(stage.callers.keys["viewer"]))
+    return cookie(stage.sign_in(stage.callers.keys["person"]))
 
 
 class TestSessions:
-    def test_without_one_there_is_the_login_page_and_nothing_else(self, stage):
+    def test_without_one_there_is_the_login_page_and_nothing_else(self, stage, signed_in):
         answer = stage.ask("GET", "/world/coin/A")
         assert (answer.status, answer.headers["location"]) == (303, "/login?next=%2Fworld%2Fcoin%2FA")
         assert stage.ask("GET", "/login").status == 200
         for path in ("/_nicegui/3.18.0/static/nicegui.js", "/_nicegui_ws/socket.io/"):
             assert stage.ask("GET", path).status in (401, 404)
-        for path in ("/docs", "/openapi.json", "/redoc"):
+        for path in ("/docs", "/openapi.json", "/redoc", "/live", "/_nicegui"):
             assert stage.ask("GET", path).status == 303
+            assert stage.ask("GET", path, headers={"Cookie": signed_in}).status == 404
 
     def test_a_key_gives_a_cookie_that_scripts_and_other_sites_do_not_get(self, stage):
         answer = stage.sign_in(stage.callers.keys["viewer"], next="/faults")
@@ -74,7 +75,7 @@ class TestSessions:
         assert token not in answer.text
 
     def test_credentials_are_in_no_page_no_address_and_no_log(self, stage, signed_in):
-        key = stage.callers.keys["viewer"]
+        key = stage.callers.keys["person"]
         for path in ("/", "/worlds", "/budgets", "/escalations", "/faults", "/login"):
             answer = stage.ask("GET", path, headers={"Cookie": signed_in})
             assert answer.status == 200
@@ -98,6 +99,14 @@ def test_attempts_are_limited(start_stage):
     assert "LOGIN_LIMITED" in answer.text
     with stage.client("viewer") as client:
         assert client.policies()
+
+
+def test_one_session_does_not_open_pages_without_end(start_stage):
+    stage = start_stage(before="import guardrail.console.door as door; door.MAX_PAGES = 3")
+    mine = {"Cookie": cookie(stage.sign_in(stage.callers.keys["viewer"]))}
+    assert [stage.ask("GET", "/faults", headers=mine).status for _ in range(4)] == [200, 200, 200, 429]
+    other = {"Cookie": cookie(stage.sign_in(stage.callers.keys["person"]))}
+    assert stage.ask("GET", "/faults", headers=other).status == 200
 
 
 class TestNamesAndOrigins:
@@ -165,7 +174,14 @@ class TestWebSockets:
 
 class TestHeaders:
     def test_every_answer_tells_a_browser_to_be_strict(self, stage, signed_in):
-        for path in ("/", "/login", "/nothing-here", "/_nicegui/3.18.0/static/nicegui.js", "/favicon.ico"):
+        for path in (
+            "/",
+            "/login",
+            "/nothing-here",
+            "/world/coin",
+            "/_nicegui/3.18.0/static/nicegui.js",
+            "/favicon.ico",
+        ):
             headers = stage.ask("GET", path, headers={"Cookie": signed_in}).headers
             assert headers["x-frame-options"] == "DENY"
             assert headers["x-content-type-options"] == "nosniff"

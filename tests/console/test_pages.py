@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pytest
+from budget_policies import SESSION, budgeted
 from console_stage import wait_for
 from playwright.sync_api import expect
+from server_process import ROOT
 
 from guardrail import Decision, NoVerdict
 from guardrail.approvals import EscalationState
@@ -14,6 +17,12 @@ from guardrail.approvals import EscalationState
 pytestmark = pytest.mark.slow
 
 LOW, HIGH = {"kind": "low"}, {"kind": "high"}
+LATE = budgeted("late", SESSION).replace(
+    "decision: {reject_above: 0.5, budget: {per: session, total: 0.5}}",
+    "decision: {reject_above: 0.5}\nreporting: {within: 1s, overdue: reject}",
+)
+TEMPLATES = ROOT / "guardrail" / "policy" / "templates"
+HEAT = (TEMPLATES / "gaussian-linear" / "policy.yaml").read_text().replace("{{name}}", "heat")
 PAYLOAD = "<img src=x onerror=\"alert('run')\">{{ 7 * 7 }}`${alert(1)}`"
 
 
@@ -189,7 +198,7 @@ class TestWorlds:
         expect(page.locator("dl").first).to_contain_text("Observations")
         answer = page.goto(f"{stage.address}/world/coin/B")
         assert answer.status == 403
-        expect(page.locator("main").get_by_role("alert")).to_contain_text("PERMISSION_DENIED")
+        expect(page.locator("#content").get_by_role("alert")).to_contain_text("PERMISSION_DENIED")
         expect(page.get_by_text("Nothing here for you")).to_be_visible()
         assert "Observations" not in page.content()
         page.goto(f"{stage.address}/worlds")
@@ -199,7 +208,7 @@ class TestWorlds:
     def test_a_world_that_is_not_there(self, stage, open_page):
         page = open_page(stage, "viewer")
         assert page.goto(f"{stage.address}/world/coin/nowhere").status == 404
-        expect(page.locator("main").get_by_role("alert")).to_contain_text("WORLD_NOT_FOUND")
+        expect(page.locator("#content").get_by_role("alert")).to_contain_text("WORLD_NOT_FOUND")
 
 
 class TestBudgets:
@@ -221,7 +230,7 @@ class TestBudgets:
         for label, text in (("Policy", "budgeted"), ("World", "purse"), ("Session", "nobody")):
             page.get_by_label(label).fill(text)
         page.get_by_role("button", name="Show", exact=True).first.click()
-        expect(page.locator("main").get_by_role("alert")).to_contain_text("SESSION_NOT_FOUND")
+        expect(page.locator("#content").get_by_role("alert")).to_contain_text("SESSION_NOT_FOUND")
 
 
 class TestEscalations:
@@ -292,6 +301,92 @@ class TestFaults:
         for part in ("Checks", "Policies", "Decision log", "Following", "Console"):
             expect(row(page, part)).to_contain_text("✓ SERVING")
         expect(page.get_by_text("worlds were looked at")).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def faulty(start_stage):
+    """A service for faults; SIGUSR1 holds its event loop up, and nothing else."""
+    hang = "import signal, time; signal.signal(signal.SIGUSR1, lambda *more: time.sleep(6.0))"
+    return start_stage(before=hang, callers=False, more={"late": LATE, "heat": HEAT})
+
+
+class TestFaultsOfAService:
+    """A service of its own: what is wrong with it is told on every page."""
+
+    def test_a_service_that_hangs_is_told_and_nothing_old_is_shown_as_live(self, faulty, open_page):
+        page = open_page(faulty)
+        expect(page.get_by_role("status")).to_contain_text("as of")
+        faulty.process.process.send_signal(signal.SIGUSR1)
+        expect(page.locator(".banner")).to_contain_text("UNREACHABLE", timeout=10_000)
+        expect(page.get_by_role("status")).to_contain_text("STALE")
+        expect(page.locator(".live-data")).to_have_class(re.compile("stale"))
+        expect(page.locator(".banner")).to_be_hidden(timeout=20_000)
+        expect(page.get_by_role("status")).not_to_contain_text("STALE")
+        expect(page.locator(".live-data")).not_to_have_class(re.compile("stale"))
+
+    def test_a_refuted_world_an_overdue_outcome_and_a_stale_policy(self, faulty, open_page):
+        with faulty.client() as client:
+            for action, hurt in ((HIGH, False), (LOW, True)):  # the first rules out two of the coins, then the third
+                for _ in range(60):
+                    client.report(policy="coin", world="refuted", context={}, action=action, outcome=hurt)
+            assert client.world("coin", "refuted").posterior.refuted
+            client.check(policy="coin", world="refuted", context={}, action=LOW)
+            asked = client.check(policy="late", world="slow", context={}, action=LOW)
+            assert asked.accepted
+            page = open_page(faulty, path="/faults")
+            expect(page.locator(".banner")).to_contain_text("guardrail.outcomes")
+            wait_for(lambda: client.world("late", "slow").awaited.overdue == 1)
+            path = faulty.folder / "policies" / "gate" / "policy.yaml"
+            path.write_text("schema: guardrail/v1\n")
+            faulty.reload()
+            client.check(policy="budgeted", world="noted", context={}, action=LOW, session="s")
+            page.reload()
+            for text in ("CLASS_REFUTED", "OUTCOME_OVERDUE", "POLICY_STALE"):
+                expect(page.locator("#content")).to_contain_text(text)
+            page.goto(f"{faulty.address}/world/late/slow")
+            expect(page.locator("#content")).to_contain_text("✕ 1 OVERDUE")
+            expect(page.locator("#content")).to_contain_text(asked.decision_id)
+            page.goto(f"{faulty.address}/world/coin/refuted")
+            expect(page.locator("#content")).to_contain_text("REFUTED")
+
+    def test_the_parameters_of_a_continuous_class_with_their_ranges(self, faulty, open_page):
+        tried = ((20.0, 2.0, 60.0), (30.0, 1.0, 50.0), (20.0, 4.0, 80.0))
+        with faulty.client() as client:
+            for ambient, power, outcome in 4 * tried:
+                client.report(
+                    policy="heat",
+                    world="oven",
+                    context={"ambient_c": ambient},
+                    action={"power_kw": power},
+                    outcome=outcome,
+                )
+            told = client.world("heat", "oven", hypotheses=10).posterior.detail.parameters
+        page = open_page(faulty, path="/world/heat/oven")
+        for parameter in told:
+            expect(row(page.locator(".parameters"), parameter.name)).to_contain_text(f"{parameter.mean:.4g}")
+        plausible, spread, mean = options(page, ".chart.tall")
+        assert [x for x, _ in mean["data"]] == pytest.approx([parameter.mean for parameter in told])
+        assert len(spread["data"]) == 3 * len(told)
+        ends = [point[0] for point in plausible["data"] if point is not None]
+        assert ends == pytest.approx([end for one in told for end in (one.plausible_low, one.plausible_high)])
+
+    def test_calibration(self, faulty, open_page):
+        with faulty.client() as client:
+            for _ in range(3):
+                asked = client.check(policy="budgeted", world="compared", context={}, action=LOW, session="c")
+                if asked.accepted:
+                    client.report(
+                        policy="budgeted",
+                        world="compared",
+                        context={},
+                        action=LOW,
+                        outcome=False,
+                        observation_id=asked.decision_id,
+                    )
+            wait_for(lambda: client.world("budgeted", "compared").calibration is not None)
+            page = open_page(faulty, path="/world/budgeted/compared")
+            expect(page.locator("#content")).to_contain_text("✓ no alarm")
+            assert [bar["value"] is not None for bar in options(page, ".chart.low")[0]["data"]] == [True, True, True]
 
 
 class TestLaptops:

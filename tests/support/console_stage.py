@@ -83,12 +83,13 @@ class Stage:
         kernels: where compiled kernels are kept.
         callers: True for a callers file with one caller for each part that a person plays.
         before: Python source that its process runs first.
+        more: further policies, name -> document.
         settings: further ones.
     """
 
-    def __init__(self, folder, kernels, *, callers=True, before="", **settings):
+    def __init__(self, folder, kernels, *, callers=True, before="", more=(), **settings):
         self.folder, self.console_port = folder, free_port()
-        for name, document in DOCUMENTS.items():
+        for name, document in {**DOCUMENTS, **dict(more)}.items():
             (folder / "policies" / name).mkdir(parents=True)
             (folder / "policies" / name / "policy.yaml").write_text(document)
         self.callers = None

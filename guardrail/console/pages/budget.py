@@ -9,11 +9,12 @@ from nicegui import ui
 
 from guardrail.console.charts import budget_bar, spent_over_time
 from guardrail.console.pages.frame import Frame, Freshness, House, frame, pairs_list, refusal, section, table
+from guardrail.console.pages.live import CHARTED
 from guardrail.console.rows import budget_rows, session_pairs
 from guardrail.errors import GuardrailError
 
 if TYPE_CHECKING:
-    from guardrail.client.results import SessionState
+    from guardrail.client.results import LoggedDecision, SessionState
 
 REFRESH_SECONDS = 2.0
 COLUMNS = (
@@ -34,6 +35,7 @@ class Budgets:
         self._asked: tuple[str, str, str] | None = None
         self._version = -1
         self._told: SessionState | None = None
+        self._before: list[LoggedDecision] = []
         with ui.element("div").classes("controls"):
             self._policy = ui.input("Policy")
             self._world = ui.input("World")
@@ -66,6 +68,8 @@ class Budgets:
     async def _show(self) -> None:
         self._asked = (self._policy.value or "", self._world.value or "", self._session.value or "")
         self._told = None
+        policy, world, _ = self._asked
+        self._before = await self._page.desk.decisions(policy, world, CHARTED) if policy and world else []
         await self._refresh()
 
     async def _refresh(self) -> None:
@@ -96,13 +100,9 @@ class Budgets:
                 ui.echart(budget_bar(state.budget.spent, state.budget.total)).classes("chart low flat spent")
                 pairs_list(session_pairs(state))
             with section("Over time"):
-                decisions = [
-                    one
-                    for one in self._page.desk.feed.newest()
-                    if (one.verdict.policy, one.verdict.world) == (state.policy, state.world)
-                ]
+                decisions = self._page.desk.feed.about(state.policy, state.world, self._before)
                 ui.echart(spent_over_time(decisions, state.budget.session)).classes("chart flat")
-                ui.label("As far as its decisions are among the newest that this console has seen.").classes("muted")
+                ui.label("As far as its decisions are among the newest of this world.").classes("muted")
 
     def _follow(self) -> None:
         feed = self._page.desk.feed

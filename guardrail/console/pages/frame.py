@@ -151,7 +151,7 @@ def frame(house: House, request: Request, title: str, here: str) -> Iterator[Fra
         else:
             ui.label("callers are not told apart").classes("out muted")
     page.lay_banner()
-    with ui.element("main").props('id="content" tabindex="-1"').classes("content"):
+    with ui.element("div").props('id="content" tabindex="-1"').classes("content"):
         with ui.element("h1"):
             ui.label(title)
         yield page

@@ -34,6 +34,7 @@ from guardrail.console.rows import (
 from guardrail.errors import GuardrailError
 
 if TYPE_CHECKING:
+    from guardrail.client.results import LoggedDecision
     from guardrail.v1 import guardrail_pb2 as pb
 
 REFRESH_SECONDS = 2.0
@@ -55,8 +56,8 @@ PARAMETERS = (
 class WorldView:
     """The page's moving parts: the world is asked for again and again, its decisions come by the feed."""
 
-    def __init__(self, page: Frame, policy: str, name: str, world: pb.World) -> None:
-        self._page, self._policy, self._name = page, policy, name
+    def __init__(self, page: Frame, world: pb.World, before: list[LoggedDecision]) -> None:
+        self._page, self._policy, self._name, self._before = page, world.policy, world.world, before
         self._told: bytes | None = None
         self._version = -1
         detail = Detail(page.desk)
@@ -124,7 +125,7 @@ class WorldView:
         if feed.version == self._version:
             return
         self._version = feed.version
-        own = [one for one in feed.newest() if one.verdict.policy == self._policy and one.verdict.world == self._name]
+        own = feed.about(self._policy, self._name, self._before)
         self._decisions.rows = decision_rows(own, Wanted())
         self._chart.options.update(bounds_over_time(own[:CHARTED], logarithmic=False))
         self._chart.update()
@@ -175,4 +176,4 @@ def add_to(house: House) -> None:
             place = ui.element("div")
             found = await or_refused(lambda: page.desk.world(policy, world), place)
             if found is not None:
-                WorldView(page, policy, world, found)
+                WorldView(page, found, await page.desk.decisions(policy, world, CHARTED))
