@@ -26,6 +26,8 @@ SHAPES: Final = {
     Decision.ESCALATE: "triangle",
     Decision.REJECT: "path://M0,2 L2,0 L5,3 L8,0 L10,2 L7,5 L10,8 L8,10 L5,7 L2,10 L0,8 L3,5 Z",
 }
+MOST_BARS: Final = 14
+"""Hypotheses or parameters that fit a chart; the table beside it has more."""
 FLOOR: Final = 1e-6
 """Where smaller probabilities are drawn on a logarithmic axis."""
 
@@ -128,16 +130,15 @@ _PLAIN: Final = {"symbol": "none"}
 
 def posterior(world: pb.World) -> Options:
     """The most probable hypotheses by their mass; those that bounds rest on are striped and say so."""
-    shown = list(world.hypotheses)[:30]
+    shown = list(world.hypotheses)[:MOST_BARS]
     known = world.HasField("plausible")
     options = _base("Posterior mass of the most probable hypotheses; plausible ones are those that bounds rest on.")
     # Long names go aside: they are in the table below.
-    options["grid"] = {"left": 150, "right": 90, "top": 40, "bottom": 36}
+    options["grid"] = {"left": 190, "right": 90, "top": 40, "bottom": 36}
     options["xAxis"] = _axis("value", "posterior mass", min=0, max=1, nameGap=24)
     labels = [_short(one.name) for one in shown]
-    options["yAxis"] = _axis(
-        "category", data=labels, inverse=True, axisLabel={"color": TEXT, "width": 130, "overflow": "truncate"}
-    )
+    ticks = {"color": TEXT, "width": 170, "overflow": "truncate", "interval": 0}
+    options["yAxis"] = _axis("category", data=labels, inverse=True, axisLabel=ticks)
     inside = "plausible" if known else "hypotheses"
     groups = [(inside, COLOURS[Decision.ACCEPT], _STRIPES, True)]
     groups.append(("ruled out", MUTED, _DOTS, False))
@@ -168,7 +169,7 @@ def posterior(world: pb.World) -> Options:
 
 def parameters(world: pb.World) -> Options:
     """Posterior mean of each parameter with two standard deviations, and the plausible range as a longer, thin bar."""
-    shown = list(world.parameters)[:30]
+    shown = list(world.parameters)[:MOST_BARS]
     options = _base(
         "Posterior means of the parameters, with two standard deviations and their plausible ranges.", patterns=False
     )
