@@ -4,7 +4,8 @@ import os
 import sys
 
 import pytest
-from postgres import PostgresMissing, PostgresServer
+from debian import PackageMissing
+from postgres import PostgresServer
 
 
 def _jax_is_64_bit():
@@ -24,7 +25,7 @@ def postgres_server():
     """A PostgreSQL server for this test process, started when the first test wants it."""
     try:
         server = PostgresServer()
-    except PostgresMissing as missing:
+    except PackageMissing as missing:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(missing))

@@ -139,6 +139,14 @@ def test_torch_stays_in_its_file(graph):
     assert users <= {"guardrail.hypotheses.torch_program"}
 
 
+def test_the_web_console_asks_by_grpc_and_knows_no_service(graph):
+    users = {module for module, packages in graph.outside.items() if packages & {"nicegui", "fastapi", "uvicorn"}}
+    assert users - {"guardrail.server.web_console"} <= graph.room("console")  # that one asks whether it is installed
+    modules, packages = graph.reach(graph.room("console"))
+    assert not modules & graph.room("server", "store", "policy", "cli", *NUMERIC_ROOMS)
+    assert not packages & HEAVY
+
+
 def test_nothing_imports_what_uses_it(graph):
     for module, packages in graph.outside.items():
         assert not packages & {"simulations", "benchmarks", "tests", "tools"}, module

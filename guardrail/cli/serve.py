@@ -38,6 +38,19 @@ def serve(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Serve Prometheus metrics at http://HOST:PORT/metrics; off if unset."),
     ] = None,
+    console: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve the web console there; off if unset. Beyond loopback only with TLS and callers.",
+        ),
+    ] = None,
+    console_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="SCHEME://HOST[:PORT] of a reverse proxy through which people reach it. Repeatable."
+        ),
+    ] = None,
     device: Annotated[
         Device, typer.Option(help="What enumerated hypothesis classes are computed on: all its devices of this kind.")
     ] = Device.CPU,
@@ -105,6 +118,8 @@ def serve(
     given = {
         "device": device.value,
         "metrics_listen": metrics,
+        "console_listen": console,
+        "console_origins": tuple(console_origin) if console_origin else None,
         "drain_seconds": drain_seconds,
         "snapshot_every": snapshot_every,
         "max_request_bytes": max_request_bytes,
@@ -145,7 +160,11 @@ def _settings(listen: str, policies: list[Path], store: str, given: dict[str, An
     try:
         return ServerSettings(listen=listen, policies=tuple(policies), store=store, **given)
     except ValidationError as error:
-        options = {"metrics_listen": "metrics"}
+        options = {
+            "metrics_listen": "metrics",
+            "console_listen": "console",
+            "console_origins": "console-origin",
+        }
         named = ((str(e["loc"][0]), e["msg"]) for e in error.errors())
         lines = (f"--{options.get(name, name).replace('_', '-')}: {message}" for name, message in named)
         raise typer.BadParameter("; ".join(lines)) from error

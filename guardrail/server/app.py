@@ -36,6 +36,7 @@ from guardrail.server.settings import ServerSettings
 from guardrail.server.tracing import start_tracing
 from guardrail.server.unanswered import Unanswered
 from guardrail.server.watchers import Watchers
+from guardrail.server.web_console import WebConsole
 from guardrail.server.writer import Writer
 from guardrail.store import open_store
 
@@ -67,7 +68,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
     :raises SecurityInvalid: if the security settings are partial, or a file that they name is wrong.
     :raises PolicyError: if a policy is wrong.
     :raises StoreError: if the store cannot be opened.
-    :raises MissingExtra: if traces are to be sent and OpenTelemetry is not installed.
+    :raises MissingExtra: if traces are to be sent and OpenTelemetry is not installed, or a console is to be served
+        and NiceGUI is not.
     :raises NotServing: if the address cannot be bound, or the settings of traces are wrong.
     """
     security = await asyncio.to_thread(secure, settings)
@@ -84,6 +86,10 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
             exposition = Exposition(settings.metrics_listen, metrics.registry)
             stack.push_async_callback(asyncio.to_thread, exposition.close)
             log.info("metrics", port=exposition.port)
+        console = None
+        if settings.console_listen is not None:
+            console = await asyncio.to_thread(WebConsole, settings, sign_in=not security.gate.open)
+            stack.push_async_callback(asyncio.to_thread, console.close)
         if settings.store_folder is not None:
             settings.store_folder.mkdir(parents=True, exist_ok=True)
         store = await asyncio.to_thread(open_store, settings.store, signing_key=security.signing_key)
@@ -122,6 +128,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
                 kernel=kernel.trouble(settings.stall_seconds),
                 policies_stale=registry.notices.stale_since is not None,
                 behind=following.behind_since is not None,
+                console=None if console is None else console.trouble() or "serving",
                 owing=awaiting.owing,
             )
 
@@ -130,10 +137,13 @@ async def running(settings: ServerSettings) -> AsyncIterator[int]:
         health.review()
         if exposition is not None:
             exposition.serving = health.serving
-        server, port = await _listen(settings, servicer, checks, security.credentials)
+        server, port = await _listen(settings, servicer, checks, security.credentials, console)
         reviews = asyncio.create_task(health.keep_reviewing())
         stack.callback(reviews.cancel)
         stack.push_async_callback(_drain, server, health, watchers, settings.drain_seconds)
+        if console is not None:
+            console.start()
+            stack.push_async_callback(asyncio.to_thread, console.close)
         await registry.load()
         await following.start()
         await awaiting.start()
@@ -168,6 +178,7 @@ async def _listen(
     servicer: Servicer,
     checks: HealthServicer,
     credentials: grpc.ServerCredentials | None,
+    console: WebConsole | None,
 ) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(options=transport.options(settings))
     server.add_generic_rpc_handlers((generic_handler(servicer),))
@@ -181,6 +192,8 @@ async def _listen(
             port = server.add_insecure_port(settings.listen)
         else:
             port = server.add_secure_port(settings.listen, credentials)
+        if console is not None:
+            server.add_insecure_port(console.address)  # through the same gate; the folder is this user's only
     except RuntimeError as error:
         raise NotServing(f"cannot listen on {settings.listen}: {error}") from error
     await server.start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -16,7 +15,7 @@ from typing import Final
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from guardrail.errors import NotServing
+from guardrail.server.listening import bind
 
 log = structlog.get_logger()
 
@@ -44,7 +43,7 @@ class Exposition:
     def __init__(self, listen: str, registry: CollectorRegistry) -> None:
         self._registry = registry
         self.serving: Callable[[], bool] = lambda: False
-        self._socket = _bind(listen)
+        self._socket = bind(listen, "metrics")
         self._connections = 0
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -111,13 +110,3 @@ def _response(status: str, body: bytes, more: str = "", kind: str = "text/plain;
         f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n"
     )
     return head.encode() + body
-
-
-def _bind(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, int(port)), family=family)
-    except OSError as error:
-        raise NotServing(f"cannot serve metrics on {listen}: {error}") from error

@@ -6,6 +6,7 @@
 - `guardrail.policies`: whether the policy files are loaded as they are;
 - `guardrail.decision-log`: whether decisions are logged;
 - `guardrail.following`: whether this replica knows what others wrote to the log;
+- `guardrail.console`: whether the web console is answered; unknown where there is none;
 - `guardrail.outcomes`: whether the outcomes of accepted actions are reported in time, where a policy sets one.
 """
 
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 POLICIES: Final = "guardrail.policies"
 DECISION_LOG: Final = "guardrail.decision-log"
 FOLLOWING: Final = "guardrail.following"
+CONSOLE: Final = "guardrail.console"
 OUTCOMES: Final = "guardrail.outcomes"
 NAMES: Final = ("", SERVICE, POLICIES, DECISION_LOG, FOLLOWING, OUTCOMES)
 
@@ -56,6 +58,7 @@ class States:
         kernel: why harm bounds are not computed; None if they are.
         policies_stale: True if the policy files could not be loaded as they are.
         behind: True if the log may hold outcomes that this replica does not know.
+        console: `serving`, or why the web console is not answered; None if there is none.
         owing: True if an outcome is overdue, or that is not known.
     """
 
@@ -65,6 +68,7 @@ class States:
     kernel: str | None = None
     policies_stale: bool = False
     behind: bool = False
+    console: str | None = None
     owing: bool = False
 
 
@@ -73,6 +77,7 @@ def derive(states: States) -> Mapping[str, bool]:
     up = states.phase == "serving"
     logging = states.decision_log is None and states.store is None
     answering = up and logging and states.kernel is None
+    console = {} if states.console is None else {CONSOLE: up and states.console == "serving"}
     return {
         "": answering,
         SERVICE: answering,
@@ -80,6 +85,7 @@ def derive(states: States) -> Mapping[str, bool]:
         DECISION_LOG: up and logging,
         FOLLOWING: up and not states.behind,
         OUTCOMES: up and not states.owing,
+        **console,
     }
 
 
@@ -188,4 +194,4 @@ class Health:
 
 def _told(states: States) -> dict[str, Any]:
     told = {name: getattr(states, name) for name in States.__slots__}
-    return {name: value for name, value in told.items() if value not in (None, False)}
+    return {name: value for name, value in told.items() if value not in (None, False, "serving") or name == "phase"}

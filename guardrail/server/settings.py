@@ -26,6 +26,12 @@ class ServerSettings(BaseModel):
     metrics_listen: str | None = Field(
         None, description="host:port for `GET /metrics` over plain HTTP; port 0 picks a free one; off if unset"
     )
+    console_listen: str | None = Field(
+        None, description="host:port of the web console; port 0 picks a free one; off if unset"
+    )
+    console_origins: tuple[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = Field(
+        (), description="further scheme://host[:port] under which the console is reached, through a reverse proxy"
+    )
     policies: tuple[Path, ...] = Field(description="policy files, or folders searched for */policy.yaml")
     store: Annotated[str, BeforeValidator(_text_of_path)] = Field(
         min_length=1,
@@ -109,7 +115,7 @@ class ServerSettings(BaseModel):
         _host(listen)
         return listen
 
-    @field_validator("metrics_listen")
+    @field_validator("metrics_listen", "console_listen")
     @classmethod
     def _an_address(cls, listen: str | None) -> str | None:
         if listen is not None:

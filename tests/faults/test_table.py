@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from debian import PackageMissing
 from fault_stage import Stage
 from fault_table import FAULTS, ROOT, document
-from postgres import PostgresMissing, PostgresServer
+from postgres import PostgresServer
 
 SLOW = {"postgresql-gone", "feed-lost"}
 
@@ -28,7 +29,7 @@ def database(fault):
         return
     try:
         server = PostgresServer()
-    except PostgresMissing as missing:
+    except PackageMissing as missing:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(missing))

@@ -10,8 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from debian import PackageMissing
 from load import Load
-from postgres import PostgresMissing, PostgresServer
+from postgres import PostgresServer
 from running_service import POLICY
 from server_process import ServerProcess, free_port
 
@@ -118,7 +119,7 @@ def database():
     """A PostgreSQL server that the test may kill."""
     try:
         server = PostgresServer()
-    except PostgresMissing as missing:
+    except PackageMissing as missing:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(missing))

@@ -16,7 +16,7 @@ from guardrail import NoVerdict
 from guardrail.domain import ReasonCode
 from guardrail.errors import DeviceUnavailable, PolicyError, Problem, ServiceError, StoreError
 from guardrail.server import app, servicer, writer
-from guardrail.server.health import DECISION_LOG, FOLLOWING, NAMES, POLICIES, HealthServicer, States, derive
+from guardrail.server.health import CONSOLE, DECISION_LOG, FOLLOWING, NAMES, POLICIES, HealthServicer, States, derive
 from guardrail.server.notices import MAX_WHY, Notices
 from guardrail.server.world import World
 
@@ -46,6 +46,12 @@ def test_health_is_a_function_of_the_states():
             states = States("serving", **{name: "why" if name[0] in "dsk" else True for name in chosen})
             down = set().union(*(causes[name] for name in chosen))
             assert derive(states) == {name: name not in down for name in NAMES}, chosen
+
+
+def test_a_console_that_fails_takes_nothing_else_down():
+    assert derive(States("serving", console="serving")) == {**dict.fromkeys(NAMES, True), CONSOLE: True}
+    assert derive(States("serving", console="its thread died")) == {**dict.fromkeys(NAMES, True), CONSOLE: False}
+    assert CONSOLE not in derive(States("serving"))
 
 
 @pytest.mark.parametrize("phase", ["starting", "stopping"])

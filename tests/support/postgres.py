@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import os
 import shutil
@@ -14,42 +13,20 @@ import uuid
 from pathlib import Path
 from urllib.parse import quote
 
+from debian import need
+
 USER = "guardrail"
 PASSWORD = "pass word/@:%"  # what a URL must escape
 START_SECONDS = 60
 
 
-class PostgresMissing(Exception):
-    """There is no PostgreSQL and none can be installed; says why."""
-
-
 def binaries():
     """The folder of PostgreSQL's programs; the Debian package is installed if it is missing and we are root.
 
-    :raises PostgresMissing: if there is none.
+    :raises PackageMissing: if there is none.
     """
-    found = _find_binaries()
-    if found is not None:
-        return found
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise PostgresMissing("initdb is not on the PATH nor under /usr/lib/postgresql: install PostgreSQL")
-    with (Path(tempfile.gettempdir()) / "guardrail-tests-install.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes come here at once
-        if _find_binaries() is None:
-            for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "postgresql"]):
-                result = subprocess.run(
-                    ["apt-get", "--quiet", *arguments],
-                    env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    text=True,
-                )
-                if result.returncode != 0:
-                    raise PostgresMissing(f"apt-get {' '.join(arguments)} failed: {result.stderr[-500:]}")
-    found = _find_binaries()
-    if found is None:
-        raise PostgresMissing("the package postgresql brought no initdb")
-    return found
+    missing = "initdb is not on the PATH nor under /usr/lib/postgresql: install PostgreSQL"
+    return need("postgresql", _find_binaries, missing)
 
 
 def _find_binaries():

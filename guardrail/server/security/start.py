@@ -40,6 +40,7 @@ def secure(settings: ServerSettings) -> Security:
     """
     files = tls_files(settings)
     require_whole(settings)
+    require_whole_console(settings)
     credentials = None if files is None else server_credentials(files)
     gate = Gate(settings.callers, certificates=settings.client_ca is not None)
     if gate.open:
@@ -88,6 +89,30 @@ def require_whole(settings: ServerSettings) -> None:
         raise SecurityInvalid(
             f"{settings.listen} can be reached from other machines, and without --callers everybody may do everything: "
             "give --callers, or listen on 127.0.0.1"
+        )
+
+
+def require_whole_console(settings: ServerSettings) -> None:
+    """Refuse a console beyond this machine without encryption and without callers: it shows what the service knows.
+
+    :raises SecurityInvalid: if either is missing, or origins are given without a console.
+    """
+    listen = settings.console_listen
+    if listen is None:
+        if settings.console_origins:
+            raise SecurityInvalid("--console-origin is of no use without --console")
+        return
+    if is_loopback(listen):
+        return
+    if settings.tls_certificate is None:
+        raise SecurityInvalid(
+            f"--console {listen} can be reached from other machines, where nothing goes unencrypted: "
+            "give --tls-certificate and --tls-key, or let it listen on 127.0.0.1"
+        )
+    if settings.callers is None:
+        raise SecurityInvalid(
+            f"--console {listen} can be reached from other machines, and without --callers everybody may do "
+            "everything: give --callers, or let it listen on 127.0.0.1"
         )
 
 

@@ -1,6 +1,9 @@
 """Settings that are only partly there: the server does not start with them."""
 
+import re
+
 import pytest
+from pydantic import ValidationError
 from security_files import JWT, LOCAL
 
 from guardrail.errors import SecurityInvalid
@@ -47,6 +50,37 @@ def settings(tmp_path):
 def test_partial_settings_are_refused(settings, parts, listen, given, why):
     with pytest.raises(SecurityInvalid, match=why):
         secure(settings(listen, **{name: parts[name] for name in given}))
+
+
+@pytest.mark.parametrize(
+    ("console", "given", "why"),
+    [
+        ("0.0.0.0:0", (), "where nothing goes unencrypted"),
+        ("0.0.0.0:0", ("callers",), "where nothing goes unencrypted"),
+        ("console.example:0", ("callers",), "where nothing goes unencrypted"),
+        ("0.0.0.0:0", ("tls_certificate", "tls_key"), "without --callers everybody may do everything"),
+        ("[::]:0", ("tls_certificate", "tls_key", "client_ca"), "without --callers everybody may do everything"),
+    ],
+)
+def test_a_console_beyond_this_machine_needs_encryption_and_callers(settings, parts, console, given, why):
+    with pytest.raises(SecurityInvalid, match=f"--console {re.escape(console)} .*{why}"):
+        secure(settings(console_listen=console, **{name: parts[name] for name in given}))
+    everything = {name: parts[name] for name in ("tls_certificate", "tls_key", "callers")}
+    secure(settings(console_listen=console, **everything))
+    secure(settings(console_listen="127.0.0.1:0"))
+
+
+def test_origins_without_a_console_are_refused(settings):
+    with pytest.raises(SecurityInvalid, match="--console-origin is of no use without --console"):
+        secure(settings(console_origins=("https://console.example",)))
+
+
+@pytest.mark.parametrize(
+    "origin", ["console.example", "https://", "https://a/b", "javascript:alert", "https://a b", "*"]
+)
+def test_an_origin_is_a_scheme_and_a_host(settings, origin):
+    with pytest.raises(ValidationError):
+        settings(console_listen="127.0.0.1:0", console_origins=(origin,))
 
 
 @pytest.mark.parametrize(
