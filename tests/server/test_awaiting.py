@@ -643,6 +643,36 @@ def test_a_world_with_memory_takes_up_what_was_assumed(clock, service, client):
     assert replayed(service) == []
 
 
+def test_a_world_with_memory_accepts_nothing_while_it_lags_behind_what_was_assumed(clock, start_service, monkeypatch):
+    """Whatever was known of it when the check began."""
+    failing = threading.Event()
+
+    def fail(real, *arguments):
+        if failing.is_set():
+            raise StoreError("the database is away")
+        return real(*arguments)
+
+    async def look(*_arguments):
+        return None
+
+    broken_store(monkeypatch, head=fail)
+    service = start_service()
+    with service.client() as client:
+        assert check(client, {}, policy="wear").accepted
+        clock.now += 600.0
+        until(lambda: client.world("wear", "w").posterior.revision == 1)
+        assert check(client, {}, policy="wear").accepted
+        failing.set()
+        clock.now += 600.0
+        until(lambda: service.metric("guardrail_outcomes_total", policy="wear", event="assumed") == 2)
+        monkeypatch.setattr(awaiting.Awaiting, "look", look)
+        with pytest.raises(NoVerdict) as caught:
+            check(client, {}, policy="wear")
+        assert caught.value.reason == "STORE_UNAVAILABLE"
+        failing.clear()
+        assert check(client, {}, policy="wear").posterior_revision == 2
+
+
 @pytest.mark.parametrize("first", ["report", "assumption"])
 def test_a_report_and_an_assumption_at_once_are_one_outcome(clock, start_service, monkeypatch, first):
     """Whichever comes first counts; the other one is a conflict."""
