@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from guardrail.approvals import EscalationState
 from guardrail.client.results import LoggedDecision, SessionState
-from guardrail.console import charts, faults, rows, words
+from guardrail.console import charts, faults, rows, words, world_rows
 from guardrail.console.feed import Link
 from guardrail.console.pulse import Beat
 from guardrail.domain import (
@@ -178,13 +178,13 @@ def test_no_chart_has_a_key_that_somebody_sent():
 
 class TestWorlds:
     def test_a_world_at_a_glance(self):
-        text = text_of(rows.world_pairs(world()))
+        text = text_of(world_rows.world_pairs(world()))
         for part in ("in use", "7", "3, 1 plausible", "as if 2 hypotheses", "0.95", "the truth is in the class"):
             assert part in text
-        assert "REFUTED" in text_of(rows.world_pairs(world(refuted=True)))
+        assert "REFUTED" in text_of(world_rows.world_pairs(world(refuted=True)))
 
     def test_the_plausible_set_is_told_in_words_and_in_patterns(self):
-        assert [row["plausible"] for row in rows.hypothesis_rows(world())] == ["● plausible", "○ ruled out"]
+        assert [row["plausible"] for row in world_rows.hypothesis_rows(world())] == ["● plausible", "○ ruled out"]
         inside, outside = charts.posterior(world())["series"]
         assert [bar and bar["value"] for bar in inside["data"]] == [pytest.approx(0.75), None]
         assert [bar and bar["value"] for bar in outside["data"]] == [None, pytest.approx(0.25)]
@@ -193,13 +193,13 @@ class TestWorlds:
     def test_where_nobody_knows_the_plausible_set_none_is_shown(self):
         told = world()
         told.ClearField("plausible")
-        assert [row["plausible"] for row in rows.hypothesis_rows(told)] == ["–", "–"]
+        assert [row["plausible"] for row in world_rows.hypothesis_rows(told)] == ["–", "–"]
         inside, outside = charts.posterior(told)["series"]
         assert inside["name"] == "hypotheses"
         assert outside["data"] == [None, None]
 
     def test_parameters_with_their_ranges(self):
-        assert [row["plausible"] for row in rows.parameter_rows(continuous())] == [
+        assert [row["plausible"] for row in world_rows.parameter_rows(continuous())] == [
             "-1 to 3",
             "−∞ to ∞",
             "unknown to unknown",
@@ -212,13 +212,13 @@ class TestWorlds:
 
     def test_calibration_and_awaited_outcomes(self):
         told = world()
-        assert rows.calibration_pairs(told) == rows.awaited_pairs(told, 0.0) == []
+        assert world_rows.calibration_pairs(told) == world_rows.awaited_pairs(told, 0.0) == []
         told.calibration.outcomes, told.calibration.harms, told.calibration.alarm = 10, 3, True
         told.calibration.log_e_alarm = 4.6
         told.awaited.within_seconds, told.awaited.overdue, told.awaited.overdue_action = 600, 2, "assume_harm"
         told.awaited.oldest_due.FromSeconds(1_000)
-        assert "✕ ALARM" in text_of(rows.calibration_pairs(told))
-        awaited = text_of(rows.awaited_pairs(told, 1_090.0))
+        assert "✕ ALARM" in text_of(world_rows.calibration_pairs(told))
+        awaited = text_of(world_rows.awaited_pairs(told, 1_090.0))
         assert "✕ 2 OVERDUE" in awaited
         assert "assume harm" in awaited
         assert "1 min 30 s ago" in awaited

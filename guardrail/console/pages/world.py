@@ -22,11 +22,10 @@ from guardrail.console.pages.frame import (
     world_address,
 )
 from guardrail.console.pages.live import CHARTED, decisions_table
-from guardrail.console.rows import (
-    Wanted,
+from guardrail.console.rows import Wanted, decision_rows
+from guardrail.console.world_rows import (
     awaited_pairs,
     calibration_pairs,
-    decision_rows,
     hypothesis_rows,
     parameter_rows,
     world_pairs,
