@@ -6,6 +6,7 @@ bound to one world, for use in process.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import secrets
@@ -336,14 +337,14 @@ class Guard:
         prepared = [self._judge.prepare(context, action) for action in actions]
         with self._lock:
             state, revision = self._state, self._revision
-            assumed = self._dues is not None and bool(self._dues.assumed)
+            known = 0 if self._dues is None else len(self._dues.assumed)
             if self._judge.oracle.needs_current:
                 bounds = self._judge.bounds(state, prepared, deadline)
         if not self._judge.oracle.needs_current:
             bounds = self._judge.bounds(state, prepared, deadline)
         notices, reporting = notices_of(owed), self.policy.spec.reporting
         verdicts = [
-            self._judge.decide(p, b, self.world, revision, notices, assumed=assumed)
+            self._judge.decide(p, b, self.world, revision, notices, assumed=known > 0)
             for p, b in zip(prepared, bounds, strict=True)
         ]
         if owed is not None and owed.overdue:
@@ -351,19 +352,26 @@ class Guard:
         with self._lock:
             for place in accepts_safest_first(verdicts):
                 verdicts[place] = self._spend(verdicts[place], session)
-            return self._await(verdicts, context, actions)
+            return self._await(verdicts, context, actions, known)
 
-    def _await(self, verdicts: Sequence[Verdict], context: JsonObject, actions: Sequence[JsonObject]) -> list[Verdict]:
-        """The verdicts, once the outcomes of accepts are awaited; none of those that became overdue meanwhile."""
+    def _await(
+        self, verdicts: Sequence[Verdict], context: JsonObject, actions: Sequence[JsonObject], known: int
+    ) -> list[Verdict]:
+        """The verdicts, once the outcomes of accepts are awaited.
+
+        No accept, if one became overdue meanwhile, or more than the `known` ones, on which the bounds rest, were taken
+        for harm.
+        """
         dues, now = self._dues, time.monotonic()
         if dues is None:
             return list(verdicts)
         owed = dues.state(self.world, now)
-        if owed.overdue:
+        if owed.overdue or owed.assumed > known:
             return [degraded(verdict, self.policy.spec.reporting, overdue_reason(owed)) for verdict in verdicts]
         for verdict, action in zip(verdicts, actions, strict=True):
             if verdict.accepted:
-                dues.add(verdict.decision_id, now, context, action)
+                # Copies: what the caller does to its dictionaries later is not what was accepted.
+                dues.add(verdict.decision_id, now, copy.deepcopy(context), copy.deepcopy(action))
         return list(verdicts)
 
     def _owed(self) -> Awaited | None:

@@ -29,7 +29,7 @@ from guardrail.awaiting import (
 )
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Decision, JsonObject, Verdict
-from guardrail.errors import DecisionNotFound, GuardrailError, InvalidInput, ReportConflict
+from guardrail.errors import DecisionNotFound, GuardrailError, InvalidInput, ReportConflict, StoreCorrupt
 from guardrail.server.approving import Clock
 from guardrail.server.shared_runs import SharedRuns
 from guardrail.server.together import Together
@@ -56,6 +56,8 @@ BLIND_SECONDS: Final = 5.0
 """So long after a sweep should have been, it is not known whether outcomes are overdue."""
 AT_ONCE: Final = 1_000
 """Most outcomes of a world that one sweep takes for harm."""
+MAX_WITHDRAWN: Final = 10_000
+"""Most accepts that nobody was told of and whose withdrawal is tried again; what is left out stays awaited."""
 SHOWN: Final = 20
 """Most overdue decisions that are shown."""
 
@@ -132,6 +134,10 @@ class Awaiting:
         self._fresh: SharedRuns[Key, Awaited | None] = SharedRuns(self._read)
         self._threads = ThreadPoolExecutor(2, "guardrail-awaiting")
         self._withdrawn: dict[str, Key] = {}
+        self._withdrawing = asyncio.Lock()
+        self._withdrawal: asyncio.Task[None] | None = None
+        self._withdrawals_fail = False
+        self._behind: set[Key] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeps: asyncio.Task[None] | None = None
         self._looked_at, self._pause = time.monotonic(), SWEEP_SECONDS
@@ -157,11 +163,15 @@ class Awaiting:
             await self._take_up(policy.name, world)
         return state
 
+    def behind(self, policy: str, world: str) -> bool:
+        """True if a world's log may hold an outcome taken for harm that its posterior has not taken up yet."""
+        return (policy, world) in self._behind
+
     async def _take_up(self, policy: str, world: str) -> None:
         """Bring a world level with its log, if it does not know of an outcome that was taken for harm."""
         loaded = self._registry.find_policy(policy)
         present = None if loaded is None else self._registry.find_world(loaded, world)
-        if present is None or not present.assumed(present.revision):
+        if present is None or not present.assumed(present.revision) or self.behind(policy, world):
             await self._registry.catch_up.run(policy, world)
 
     def forget(self, policy: str, world: str) -> None:
@@ -214,20 +224,40 @@ class Awaiting:
 
     def _withdraw(self, policy: str, world: str, decision_ids: Sequence[str]) -> None:
         """Await outcomes no longer that nobody was told to bring about; tried again until the store has it."""
-        self._withdrawn |= dict.fromkeys(decision_ids, (policy, world))
-        self._keep_running(self._release_withdrawn())
+        for decision_id in decision_ids:
+            if len(self._withdrawn) < MAX_WITHDRAWN:
+                self._withdrawn[decision_id] = (policy, world)
+        # While the store is away the sweeps try, not each check that it refuses.
+        if not self._withdrawals_fail and (self._withdrawal is None or self._withdrawal.done()):
+            self._withdrawal = self._keep_running(self._release_withdrawn())
 
     async def _release_withdrawn(self) -> None:
-        pending, self._withdrawn = self._withdrawn, {}
-        now = self._clock()
-        for decision_id, key in pending.items():
-            try:
-                await self._writer.run(functools.partial(self._store.release_outcomes, *key, [decision_id], now))
-            except (DecisionNotFound, ReportConflict):
-                continue  # it was never written; or somebody knew of it after all
-            except GuardrailError as error:
-                self._withdrawn.setdefault(decision_id, key)
-                log.warning("awaited_outcome_not_withdrawn", decision_id=decision_id, why=str(error))
+        async with self._withdrawing:
+            tried: set[str] = set()
+            while rest := [decision_id for decision_id in self._withdrawn if decision_id not in tried]:
+                tried.update(rest)
+                for decision_id in rest:
+                    if not await self._release(decision_id):
+                        return  # the next transaction would fail, too
+
+    async def _release(self, decision_id: str) -> bool:
+        """Withdraw one; False if the store does not answer."""
+        key, now = self._withdrawn[decision_id], self._clock()
+        try:
+            await self._writer.run(functools.partial(self._store.release_outcomes, *key, [decision_id], now))
+        except (DecisionNotFound, ReportConflict):
+            pass  # it was never written; or somebody knew of it after all
+        except GuardrailError as error:
+            if isinstance(error, StoreCorrupt):
+                log.error("awaited_outcome_not_withdrawn", decision_id=decision_id, why=str(error))
+                return True
+            if not self._withdrawals_fail:
+                log.warning("awaited_outcomes_not_withdrawn", count=len(self._withdrawn), why=str(error))
+            self._withdrawals_fail = True
+            return False
+        self._withdrawals_fail = False
+        del self._withdrawn[decision_id]
+        return True
 
     # ------------------------------------------------------------ what settles them, and what is shown
 
@@ -327,8 +357,7 @@ class Awaiting:
 
     async def _sweep(self) -> None:
         """Bring what is known level with the store, tell what is new of it, and take for harm what is to be."""
-        if self._withdrawn:
-            await self._release_withdrawn()
+        await self._release_withdrawn()
         timed = self._timed()
         started = time.monotonic()
         found = {(one.policy, one.world): one for one in await self.worlds()}
@@ -341,6 +370,8 @@ class Awaiting:
             loaded = self._registry.find_policy(key[0])
             if state.overdue and loaded is not None and harmful_outcome(loaded.judge.policy) is not None:
                 await self._assume(loaded, key[1])
+        for key in list(self._behind):
+            await self._catch_up(key)
 
     def _tell(self, before: Awaited, now: Awaited) -> None:
         place = {"policy": now.policy, "world": now.world}
@@ -366,7 +397,14 @@ class Awaiting:
         new = [one for row in rows if (one := _harm(loaded, world, row.decision_id, row.request)) is not None]
         if not new:
             return
-        results = await self._writer.run(lambda: self._store.assume_outcomes(new, now))
+        if not loaded.reporting.is_set() or self._registry.find_policy(policy.name) is not loaded:
+            return  # another revision of the policy may not take up such outcomes
+        # From here to the commit no policy is loaded. Until its posterior is level, the world must read its log.
+        self._behind.add((policy.name, world))
+        commit = asyncio.create_task(self._writer.run(lambda: self._store.assume_outcomes(new, now)))
+        loaded.in_flight.add(commit)
+        commit.add_done_callback(loaded.in_flight.discard)
+        results = await commit
         assumed = [
             one.observation_id
             for one, result in zip(new, results, strict=True)
@@ -375,9 +413,17 @@ class Awaiting:
         if assumed:
             self._metrics.outcome(policy.name, "assumed", len(assumed))
             log.warning("harm_assumed", policy=policy.name, world=world, count=len(assumed), decisions=assumed[:SHOWN])
-            # As with what another replica wrote: the posterior takes it up from the log.
-            await self._registry.catch_up.attempt(policy.name, world)
+        # As with what another replica wrote: the posterior takes it up from the log.
+        await self._catch_up((policy.name, world))
         await self._fresh.fresh((policy.name, world))
+
+    async def _catch_up(self, key: Key) -> None:
+        """Bring a world level with outcomes that were taken for harm; one that cannot answer says so itself.
+
+        :raises StoreError: if the log cannot be read: then it is still behind.
+        """
+        await self._registry.catch_up.attempt(*key)
+        self._behind.discard(key)
 
     # ------------------------------------------------------------ reading
 
@@ -388,19 +434,22 @@ class Awaiting:
     async def _read(self, key: Key) -> Awaited | None:
         now = self._clock()
         found = await self._run(lambda: self._store.awaited(now, *key))
-        if not found:
+        state = found[0] if found else None
+        self._tell(self._known.get(key, Awaited(*key)), state or Awaited(*key))
+        if state is None:
             self._known.pop(key, None)
-            return None
-        self._known[key] = found[0]
-        return found[0]
+        else:
+            self._known[key] = state
+        return state
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _keep_running(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep_running(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _new(

@@ -65,11 +65,10 @@ class RecentDecisions:
         waiting = [] if isinstance(after, int) else self._writer.waiting_decisions()
 
         def wanted(of_policy: str, of_world: str) -> bool:
-            fits = policy in ("", of_policy) and world in ("", of_world)
-            return fits and (caller is ANYONE or caller.sees("ListDecisions", of_policy, of_world))
+            return policy in ("", of_policy) and world in ("", of_world) and _sees(caller, of_policy, of_world)
 
         def read() -> tuple[list[Listed], Place | None]:
-            before, rest = self._begin(waiting, after)
+            before, rest = self._begin(waiting, after, caller)
             found = [Listed(d, d.verdict.decision_id) for d in rest if wanted(d.verdict.policy, d.verdict.world)]
             if len(found) >= limit:
                 return found[:limit], found[limit - 1].place
@@ -89,20 +88,27 @@ class RecentDecisions:
         return await asyncio.to_thread(read)
 
     def _begin(
-        self, waiting: Sequence[LoggedDecision], after: Place | None
+        self, waiting: Sequence[LoggedDecision], after: Place | None, caller: Caller
     ) -> tuple[int | None, Sequence[LoggedDecision]]:
-        """Before which place of the log to begin, and which of those that wait come first."""
+        """Before which place of the log to begin, and which of those that wait come first.
+
+        :raises InvalidInput: if `after` is the id of no decision, or of one that the caller may not see.
+        """
         if after is None:
             return None, waiting
         if isinstance(after, int):
             return after, ()
-        ids = [decision.verdict.decision_id for decision in waiting]
-        if after in ids:
-            return None, waiting[ids.index(after) + 1 :]
-        place = self._store.decision_place(after)
-        if place is None:
+        for at, decision in enumerate(waiting):
+            if decision.verdict.decision_id == after and _sees(caller, decision.verdict.policy, decision.verdict.world):
+                return None, waiting[at + 1 :]
+        record, place = self._store.decision(after), self._store.decision_place(after)
+        if record is None or place is None or not _sees(caller, record.policy, record.world):
             raise InvalidInput("the decision with which the page before ended is not in the log: begin anew")
         return place, ()
+
+
+def _sees(caller: Caller, policy: str, world: str) -> bool:
+    return caller is ANYONE or caller.sees("ListDecisions", policy, world)
 
 
 def token_of(place: Place | None) -> str:

@@ -34,7 +34,7 @@ from guardrail.server.notices import Notices
 from guardrail.server.settings import ServerSettings
 from guardrail.server.world import World
 from guardrail.server.writer import Writer
-from guardrail.store.base import Appended, Store
+from guardrail.store.base import Store
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class LoadedPolicy:
         worlds: world id -> world that holds observations.
         broken: world id -> why its log does not fit the policy.
         reporting: cleared while worlds are rebuilt; reports wait for it.
-        in_flight: reports between validation and commit.
+        in_flight: reports, and outcomes that are taken for harm, between validation and commit.
     """
 
     judge: Judge
@@ -59,7 +59,7 @@ class LoadedPolicy:
     worlds: dict[str, World] = field(default_factory=dict)
     broken: dict[str, Broken] = field(default_factory=dict)
     reporting: asyncio.Event = field(default_factory=asyncio.Event)
-    in_flight: set[asyncio.Future[list[Appended]]] = field(default_factory=set)
+    in_flight: set[asyncio.Future[Any]] = field(default_factory=set)
 
     def ailing(self) -> bool:
         """True if a world cannot answer."""

@@ -221,9 +221,9 @@ class Service:
     ) -> tuple[list[HarmBound | None], int, World]:
         """Bounds, the revision of their posterior, and whose it is: the current one, where an older one is unsound.
 
-        Where others write to the log as well, it is read once the bounds are computed. There is no await between
-        the last comparison and the reply, so no outcome is taken up in between. If outcomes keep coming in faster
-        than bounds are computed, the checks are rejected.
+        Where others write to the log as well, or the service itself has done so, it is read once the bounds are
+        computed. There is no await between the last comparison and the reply, so no outcome is taken up in between.
+        If outcomes keep coming in faster than bounds are computed, the checks are rejected.
 
         :raises StoreError: if the log had to be read and cannot be: then nothing is known to be current.
         """
@@ -234,7 +234,7 @@ class Service:
                 bounds, revision = await asked.bounds(prepared, deadline, expires)
             if not loaded.judge.oracle.needs_current or all(bound is None for bound in bounds):
                 return bounds, revision, asked
-            if self._following.shared:
+            if self._following.shared or self._awaiting.behind(policy, world_id):
                 await self._registry.catch_up.run(policy, world_id)
             # Looked up again: the first outcome makes a world, and a failed one is rebuilt as another.
             if self._registry.policy(policy) is loaded:
@@ -254,7 +254,7 @@ class Service:
         if not loaded.judge.oracle.needs_current:
             return True
         policy = loaded.judge.policy.name
-        if self._following.shared:
+        if self._following.shared or self._awaiting.behind(policy, world_id):
             await self._registry.catch_up.run(policy, world_id)
         if self._registry.find_policy(policy) is not loaded:
             return False

@@ -383,12 +383,15 @@ class SqlStore:
     def await_outcomes(self, batch: Sequence[NewAwaited], now: float) -> list[Awaited | None]:
         """Keep accepts whose outcomes are to be reported; of worlds where one is overdue, what they owe instead.
 
+        What becomes overdue while the transaction waits for others is overdue.
+
         :raises StoreError: if the transaction failed, or an id is used already.
         """
         if not batch:
             return []
+        asked = time.monotonic()
         with self._sessions.write([("world", new.policy, new.world) for new in batch]) as connection:
-            return awaiting.keep(connection, batch, now)
+            return awaiting.keep(connection, batch, now + (time.monotonic() - asked))
 
     def release_outcomes(self, policy: str, world: str, decision_ids: Sequence[str], now: float) -> int:
         """Await outcomes of actions no longer that were not taken. How many were awaited.

@@ -165,3 +165,32 @@ def test_a_guard_in_shadow_mode_awaits_nothing(timed, clock):
     guard.check({}, X)
     clock.now = 600.0
     assert guard.check({}, X).enforced_decision is Decision.ACCEPT
+
+
+def test_what_another_thread_takes_for_harm_meanwhile_is_no_accept(timed, clock, monkeypatch):
+    """The bound does not rest on it."""
+    guard = Guard(timed("{within: 10m, overdue: assume_harm}"))
+    assert guard.check({}, X).accepted
+    real, asked = guard._judge.bounds, []
+
+    def bounds(*arguments):
+        asked.append(None)
+        if len(asked) == 1:
+            clock.now += 600.0
+            guard.check({}, X)
+        return real(*arguments)
+
+    monkeypatch.setattr(guard._judge, "bounds", bounds)
+    late = guard.check({}, X)
+    assert guard.revision == 1
+    assert (late.decision, late.reasons[0].code) == (Decision.REJECT, ReasonCode.OUTCOME_OVERDUE)
+
+
+def test_what_becomes_of_the_dictionary_does_not_change_what_was_accepted(timed, clock):
+    guard = Guard(timed("{within: 10m, overdue: assume_harm}"))
+    action = dict(X)
+    assert guard.check({}, action).accepted
+    action.clear()
+    clock.now += 600.0
+    assert guard.check({}, X).guarantee.kind is GuaranteeKind.NONE
+    assert guard.revision == 1

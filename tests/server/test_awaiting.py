@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 import time
@@ -367,6 +368,56 @@ def _states(store):
     return sorted(row.state for row in store._sessions.read(sa.select(awaited.c.state)))
 
 
+class _Writer:
+    """Runs store work at once, unless it fails."""
+
+    def __init__(self):
+        self.calls, self.fails = 0, True
+
+    async def run(self, work):
+        self.calls += 1
+        await asyncio.sleep(0)
+        if self.fails:
+            raise StoreError("the database is away")
+        return work()
+
+
+class _Released:
+    def __init__(self):
+        self.ids = []
+
+    def release_outcomes(self, _policy, _world, decision_ids, _now):
+        self.ids += decision_ids
+        return len(decision_ids)
+
+
+def test_what_cannot_be_withdrawn_is_tried_once_at_a_time_and_has_a_limit(monkeypatch):
+    """While the store is away, each check that it refuses leaves something to withdraw."""
+    monkeypatch.setattr(awaiting, "MAX_WITHDRAWN", 5)
+    ids = [str(i) for i in range(8)]
+
+    async def main():
+        writer, store = _Writer(), _Released()
+        waiting = awaiting.Awaiting(None, writer, store, None)
+        for one in ids:
+            waiting._withdraw("policy", "world", [one])
+        while waiting._tasks:
+            await asyncio.wait(set(waiting._tasks))
+        assert writer.calls == 1
+        waiting._withdraw("policy", "world", ["later"])  # a check that the store refuses is no reason to try again
+        assert not waiting._tasks
+        task = asyncio.create_task(waiting._release_withdrawn())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        writer.fails = False
+        await waiting._release_withdrawn()
+        assert store.ids == ids[:5]
+        await waiting.close()
+
+    asyncio.run(main())
+
+
 # ---------------------------------------------------------------- not taken
 
 
@@ -512,6 +563,69 @@ def test_what_a_new_revision_cannot_take_up_stays_overdue(clock, service, client
     assert code(check(client, MID, policy="assumes")) == ReasonCode.OUTCOME_OVERDUE
 
 
+def test_nothing_is_taken_for_harm_by_a_policy_that_was_replaced_meanwhile(
+    clock, start_service, monkeypatch, policy_folder
+):
+    """What the present revision cannot take up must not reach the log: the world could not be built from it."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(real, policy, world, now, limit):
+        found = real(policy, world, now, limit)
+        entered.set()
+        assert leave.wait(60)
+        return found
+
+    broken_store(monkeypatch, overdue_outcomes=slow)
+    service = start_service()
+    with service.client() as client:
+        assert check(client, policy="assumes").accepted
+        clock.now += 600.0
+        assert entered.wait(60)
+        changed = timed("assumes", "assume_harm").replace("hurt", "harmed")
+        changed = changed.replace("low: 0.125, ", "")
+        (policy_folder / "assumes" / "policy.yaml").write_text(changed)
+        assert client.reload_policies().changed == ("assumes",)
+        leave.set()
+        until(lambda: service.metric("guardrail_overdue_outcomes", policy="assumes") == 1)
+        late = check(client, MID, policy="assumes")
+        assert (late.decision, code(late)) == (Decision.REJECT, ReasonCode.OUTCOME_OVERDUE)
+        assert client.world("assumes", "w").posterior.revision == 0
+
+
+def test_what_was_taken_for_harm_counts_although_the_log_could_not_be_read_at_once(clock, start_service, monkeypatch):
+    failing = threading.Event()
+
+    def fail(real, *arguments):
+        if failing.is_set():
+            raise StoreError("the database is away")
+        return real(*arguments)
+
+    broken_store(monkeypatch, head=fail)
+    service = start_service()
+    with service.client() as client:
+        check(client, policy="assumes")
+        clock.now += 600.0
+        until(lambda: client.world("assumes", "w").posterior.revision == 1)
+        assert check(client, policy="assumes").accepted
+        failing.set()
+        clock.now += 600.0
+        store = open_store(service.settings.store, read_only=True)
+        try:
+            until(lambda: store.observation_count("assumes", "w") == 2)
+        finally:
+            store.close()
+        with pytest.raises(NoVerdict) as caught:
+            check(client, policy="assumes")
+        assert caught.value.reason == "STORE_UNAVAILABLE"
+        failing.clear()
+        assert check(client, policy="assumes").posterior_revision == 2
+        failing.set()
+        clock.now += 600.0
+        until(lambda: service.metric("guardrail_outcomes_total", policy="assumes", event="assumed") == 3)
+        failing.clear()
+        until(lambda: client.world("assumes", "w").posterior.revision == 3)
+
+
 def test_a_world_with_memory_takes_up_what_was_assumed(clock, service, client):
     for _ in range(3):
         verdict = client.check(policy="wear", world="w", context={}, action={})
@@ -527,6 +641,36 @@ def test_a_world_with_memory_takes_up_what_was_assumed(clock, service, client):
     assert after.harm_bound > before.harm_bound
     assert after.guarantee.kind is GuaranteeKind.NONE
     assert replayed(service) == []
+
+
+def test_a_world_with_memory_accepts_nothing_while_it_lags_behind_what_was_assumed(clock, start_service, monkeypatch):
+    """Whatever was known of it when the check began."""
+    failing = threading.Event()
+
+    def fail(real, *arguments):
+        if failing.is_set():
+            raise StoreError("the database is away")
+        return real(*arguments)
+
+    async def look(*_arguments):
+        return None
+
+    broken_store(monkeypatch, head=fail)
+    service = start_service()
+    with service.client() as client:
+        assert check(client, {}, policy="wear").accepted
+        clock.now += 600.0
+        until(lambda: client.world("wear", "w").posterior.revision == 1)
+        assert check(client, {}, policy="wear").accepted
+        failing.set()
+        clock.now += 600.0
+        until(lambda: service.metric("guardrail_outcomes_total", policy="wear", event="assumed") == 2)
+        monkeypatch.setattr(awaiting.Awaiting, "look", look)
+        with pytest.raises(NoVerdict) as caught:
+            check(client, {}, policy="wear")
+        assert caught.value.reason == "STORE_UNAVAILABLE"
+        failing.clear()
+        assert check(client, {}, policy="wear").posterior_revision == 2
 
 
 @pytest.mark.parametrize("first", ["report", "assumption"])
@@ -618,6 +762,20 @@ def test_metrics_and_health_tell_of_it(clock, service, client):
         for e in ("awaited", "overdue", "reported", "not_taken", "assumed")
     }
     assert events == {"awaited": 1, "overdue": 1, "reported": 1, "not_taken": 0, "assumed": 0}
+
+
+def test_what_a_check_finds_overdue_before_a_sweep_does_is_told_as_well(clock, start_service, monkeypatch):
+    monkeypatch.setattr(awaiting, "SWEEP_SECONDS", 3600.0)
+    service = start_service()
+    with service.client() as client:
+        verdict = check(client)
+        clock.now += 600.0
+        assert code(check(client)) == ReasonCode.OUTCOME_OVERDUE
+        assert service.metric("guardrail_outcomes_total", policy="strict", event="overdue") == 1
+        assert code(check(client)) == ReasonCode.OUTCOME_OVERDUE
+        assert service.metric("guardrail_outcomes_total", policy="strict", event="overdue") == 1
+        report(client, verdict)
+        assert check(client).accepted
 
 
 def test_a_refused_budget_awaits_nothing(clock, client):

@@ -104,11 +104,11 @@ def test_those_that_wait_to_be_written_are_there_and_none_comes_twice(service, c
 def test_what_is_written_while_a_page_is_read_comes_once(service, client, stub, held, monkeypatch):
     real = recent.RecentDecisions._begin
 
-    def write_meanwhile(self, waiting, after):
+    def write_meanwhile(self, *arguments):
         held.set()
         while self._writer.unwritten_decisions:
             pass
-        return real(self, waiting, after)
+        return real(self, *arguments)
 
     new = ask(client, 5)
     monkeypatch.setattr(recent.RecentDecisions, "_begin", write_meanwhile)
@@ -160,6 +160,28 @@ def secured(start_service, callers):
 def as_caller(secured, callers):
     with contextlib.ExitStack() as stack:
         yield lambda name: stack.enter_context(secured.client(token=callers.keys[name]))
+
+
+def test_a_token_tells_nothing_of_decisions_that_one_may_not_see(secured, as_caller, callers, held):
+    hidden = ask(as_caller("agent"), 1)[0]
+    own = ask(as_caller("agent"), 1, "v1")[0]
+    key = (("authorization", f"Bearer {callers.keys['elsewhere']}"),)
+
+    def answer(stub, decision_id):
+        request = pb.ListDecisionsRequest(page_token=f"id:{decision_id}")
+        try:
+            return len(stub.ListDecisions(request, metadata=key, timeout=20).decisions)
+        except grpc.RpcError as error:
+            return error.code(), error.details()
+
+    with grpc.insecure_channel(f"127.0.0.1:{secured.port}") as channel:
+        stub = guardrail_pb2_grpc.GuardrailServiceStub(channel)
+        for _ in range(2):
+            assert answer(stub, hidden) == answer(stub, "none")
+            assert answer(stub, hidden)[0] is grpc.StatusCode.INVALID_ARGUMENT
+            assert answer(stub, own) == 0
+            held.set()
+            settle(secured)
 
 
 def test_decisions_are_seen_by_whoever_may(secured, as_caller, monkeypatch):

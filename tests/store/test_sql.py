@@ -1,8 +1,11 @@
 """The SQL store on SQLite passes the contract of every store, and detects damage to its rows."""
 
 import enum
+import itertools
 import sqlite3
+import time
 import traceback
+import types
 from contextlib import closing
 
 import pytest
@@ -11,6 +14,7 @@ from guardrail.domain import Decision
 from guardrail.errors import StoreCorrupt, StoreError
 from guardrail.store import open_store, sql
 from guardrail.store.base import NewObservation, Snapshot
+from guardrail.testing.awaiting_contract import awaited
 from guardrail.testing.store_contract import DIGEST, StoreContract, decision, escalation, new_at, observation
 
 
@@ -40,6 +44,17 @@ DAMAGED_ESCALATIONS = {
     "expiry": "expires_at = expires_at + 1",
     "used": "used_by = 'd'",
 }
+
+
+def test_an_outcome_that_becomes_overdue_while_the_transaction_waits_is_overdue(path, monkeypatch):
+    with closing(open_store(path)) as store:
+        assert store.await_outcomes([awaited("a")], 0.0) == [None]
+        passing = types.SimpleNamespace(time=time.time, monotonic=itertools.count(0.0, 5.0).__next__)
+        monkeypatch.setattr(sql, "time", passing)
+        assert store.await_outcomes([awaited("b", 60.0)], 4.0) == [None]
+        (owed,) = store.await_outcomes([awaited("c", 60.0)], 6.0)
+        assert owed is not None
+        assert (owed.overdue, owed.oldest) == (1, "a")
 
 
 @pytest.mark.parametrize("change", DAMAGED_ESCALATIONS.values(), ids=DAMAGED_ESCALATIONS.keys())
