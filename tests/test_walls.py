@@ -210,6 +210,7 @@ def test_the_clients_load_grpc_and_no_numerics():
         "v1",
         "wire",
         "wire_approvals",
+        "wire_posterior",
     }
 
 

@@ -37,9 +37,9 @@ PAUSE_SECONDS: Final = 0.1
 """Between two readings: reports that come in meanwhile are read together."""
 RETRY_SECONDS: Final = 0.5
 """After which a log that waits for a decision, or could not be read, is looked at again."""
-MAX_RECENT: Final = 10_000
+MAX_RECENT: Final = 1_000
 """Decisions kept at hand, beside those that are not written yet; older ones are asked of the store."""
-MAX_RECENT_BYTES: Final = 16 * 2**20
+MAX_RECENT_BYTES: Final = 4 * 2**20
 """Of their requests."""
 
 THRESHOLD: Final = evidence.threshold(ALPHA)

@@ -100,7 +100,7 @@ def _print_commands(console: Console, store: Path, decision_id: str) -> None:
     command = _shown(program) if program.exists() else f"{_shown(Path(sys.executable))} -m guardrail.cli.main"
     shown = _shown(store)
     console.print(f"\nThe decision log: {shown}. To recompute every decision in it, and to look at the launch:")
-    for arguments in (f"replay --store {shown}", f"decision {decision_id} --store {shown}"):
+    for arguments in (f"replay --store {shown}", f"decisions show {decision_id} --store {shown}"):
         console.print(f"  {command} {arguments}", soft_wrap=True, highlight=False)
 
 

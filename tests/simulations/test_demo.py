@@ -65,7 +65,7 @@ def test_the_demo_rejects_the_launch_and_stops_by_itself(tmp_path):
     assert f"The bandit (seed {demo.SEED}): 25 pulls" in launch
     # The service is gone, and the printed commands work.
     open_store(tmp_path / "guardrail.db").close()
-    commands = re.findall(r"^  (\S*guardrail (?:replay|decision) .*)$", screen, re.MULTILINE)
+    commands = re.findall(r"^  (\S*guardrail (?:replay|decisions) .*)$", screen, re.MULTILINE)
     assert len(commands) == 2
     shown = [subprocess.run(c.split(), capture_output=True, text=True, cwd=os.sep) for c in commands]
     assert [s.returncode for s in shown] == [0, 0]
