@@ -419,8 +419,9 @@ class Guard:
         """
         row, value = self._judge.encode_observation(context, action, outcome)
         with self._lock:
-            self._settle(decision_id)
+            self._require_open(decision_id)
             self._take_up(row, value)
+            self._settle(decision_id)  # not before: an outcome that the oracle could not take up is still awaited
 
     def not_taken(self, decision_id: str) -> None:
         """Say that an accepted action was not carried out, so that its outcome is not awaited any more.
@@ -428,14 +429,16 @@ class Guard:
         :raises ReportConflict: if the outcome was overdue and taken for harm.
         """
         with self._lock:
+            self._require_open(decision_id)
             self._settle(decision_id)
 
-    def _settle(self, decision_id: str | None) -> None:
-        if self._dues is None or decision_id is None:
-            return
-        if decision_id in self._dues.assumed:
+    def _require_open(self, decision_id: str | None) -> None:
+        if self._dues is not None and decision_id in self._dues.assumed:
             raise ReportConflict(f"the outcome of decision {decision_id!r} was overdue and taken for harm")
-        self._dues.settle(decision_id)
+
+    def _settle(self, decision_id: str | None) -> None:
+        if self._dues is not None and decision_id is not None:
+            self._dues.settle(decision_id)
 
     def _take_up(self, row: Row, outcome: float) -> None:
         self._state = self._judge.oracle.observe(self._state, row[None, :], np.array([outcome]))

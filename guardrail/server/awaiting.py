@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import structlog
 
 from guardrail.awaiting import (
-    ASSUMED,
     ASSUMED_BY,
     Awaited,
     degraded,
@@ -179,9 +178,22 @@ class Awaiting:
         self._known.pop((policy, world), None)
 
     async def keep(
-        self, policy: Policy, verdicts: Sequence[Verdict], context: JsonObject, actions: Sequence[JsonObject]
+        self,
+        policy: Policy,
+        verdicts: Sequence[Verdict],
+        context: JsonObject,
+        actions: Sequence[JsonObject],
+        *,
+        assumed: bool,
     ) -> Kept:
         """Keep the accepts among some verdicts as awaited. Does not wait if there is none, or no time for reports.
+
+        Args:
+            policy: that decided.
+            verdicts: what it came to, in one world.
+            context: as it was asked.
+            actions: as they were asked, one for each verdict.
+            assumed: whether the bounds rest on an outcome that was taken for harm, and their guarantee says so.
 
         :raises StoreError: if they could not be kept: then there is no accept.
         """
@@ -192,7 +204,7 @@ class Awaiting:
         if within is None or not places:
             return kept
         now = self._clock()
-        new = [_new(policy, verdicts[place], context, actions[place], now, now + within) for place in places]
+        new = [_new(policy, verdicts[place], context, actions[place], now, now + within, assumed) for place in places]
         writing = asyncio.create_task(self._together.write(new))
         try:
             answers = await asyncio.shield(writing)
@@ -453,14 +465,19 @@ class Awaiting:
 
 
 def _new(
-    policy: Policy, verdict: Verdict, context: JsonObject, action: JsonObject, now: float, due: float
+    policy: Policy,
+    verdict: Verdict,
+    context: JsonObject,
+    action: JsonObject,
+    now: float,
+    due: float,
+    assumed: bool,
 ) -> NewAwaited:
     request = ""
     if harmful_outcome(policy) is not None:
         request = canonical_json({"action": policy.kept_action(action), "context": policy.kept_context(context)})
     passes = verdict.approval is not None and policy.spec.reporting.overdue == "escalate"
     names = (verdict.decision_id, verdict.policy, verdict.world, verdict.policy_revision)
-    assumed = verdict.guarantee.assumptions == (ASSUMED,)
     return NewAwaited(*names, decided_at=now, due_at=due, request=request, approved=passes, assumed=assumed)
 
 

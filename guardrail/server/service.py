@@ -191,7 +191,7 @@ class Service:
             ]
         # An approved action takes its share, too. Asked the other way round, each check that waits for a person would.
         verdicts = await self._budgets.spend(judge.policy, verdicts, session, generation)
-        with await self._awaiting.keep(judge.policy, verdicts, context, actions) as kept:
+        with await self._awaiting.keep(judge.policy, verdicts, context, actions, assumed=assumed) as kept:
             verdicts = await self._approving.open(judge.policy, kept.verdicts, context, actions, caller)
             waited = kept.waited or verdicts != found
             if waited and not await self._still_current(loaded, world_id, posterior_revision, generation):
@@ -380,6 +380,9 @@ class Service:
         :raises StoreError: if the store cannot be read.
         :raises WorldUnavailable: if the world's posterior is lost.
         """
+        if self._following.shared:
+            # Another replica may have taken an outcome for harm, or reset the world: this one must not promise more.
+            await self._registry.catch_up.run(policy, world_id)
         loaded = self._registry.policy(policy)
         _, bounds = await self._registry.world(loaded, world_id).summary()
         return await self._budgets.view(loaded.judge.policy, world_id, session, bounds)

@@ -141,6 +141,17 @@ def test_a_guard_escalates_or_is_told_that_nothing_was_done(timed, clock):
     assert guard.check({}, X).accepted
 
 
+def test_an_outcome_that_the_oracle_could_not_take_up_is_still_awaited(timed, clock, monkeypatch):
+    guard = Guard(timed("{within: 10m}"))
+    verdict = guard.check({}, X)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(guard._judge.oracle), "observe", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            guard.observe({}, X, False, decision_id=verdict.decision_id)
+    clock.now = 600.0
+    assert guard.check({}, X).decision is Decision.REJECT
+
+
 def test_a_guard_takes_what_is_overdue_for_harm_once(timed, clock):
     guard = Guard(timed("{within: 10m, overdue: assume_harm}"))
     verdict = guard.check({}, X)

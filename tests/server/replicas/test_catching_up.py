@@ -127,6 +127,24 @@ def test_a_report_here_after_reports_elsewhere_counts_them_all(coin, replicas, l
     run(story)
 
 
+def test_what_a_session_promises_rests_on_the_whole_log(coin, replicas, monkeypatch):
+    async def story():
+        log = SharedLog()
+        async with replicas(log, coin, count=2) as (one, other):
+            await one.report(True)
+            seen = []
+
+            async def view(policy, world, session, bounds):
+                seen.append(other.world().revision)
+
+            monkeypatch.setattr(other.service._budgets, "view", view)
+            assert other.world().revision == 0  # nobody told it yet
+            await other.service.session("coin", "w", "s")
+            assert seen == [1]
+
+    run(story)
+
+
 def test_checks_that_want_the_same_read_share_it(coin, replicas):
     async def story():
         log = SharedLog()
