@@ -8,14 +8,13 @@ before anybody is told of it: that sees what every replica has written, and with
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
@@ -28,15 +27,14 @@ from guardrail.awaiting import (
 )
 from guardrail.canonical import canonical_json, digest
 from guardrail.domain import Decision, JsonObject, Verdict
-from guardrail.errors import DecisionNotFound, GuardrailError, InvalidInput, ReportConflict, StoreCorrupt
+from guardrail.errors import GuardrailError, InvalidInput
 from guardrail.server.approving import Clock
 from guardrail.server.shared_runs import SharedRuns
 from guardrail.server.together import Together
+from guardrail.server.withdrawals import Kept, Withdrawals
 from guardrail.store.base import NewAwaited, NewObservation
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from guardrail.policy import Policy
     from guardrail.server.metrics import Metrics
     from guardrail.server.registry import LoadedPolicy, Registry
@@ -55,8 +53,6 @@ BLIND_SECONDS: Final = 5.0
 """So long after a sweep should have been, it is not known whether outcomes are overdue."""
 AT_ONCE: Final = 1_000
 """Most outcomes of a world that one sweep takes for harm."""
-MAX_WITHDRAWN: Final = 10_000
-"""Most accepts that nobody was told of and whose withdrawal is tried again; what is left out stays awaited."""
 SHOWN: Final = 20
 """Most overdue decisions that are shown."""
 
@@ -78,42 +74,6 @@ class AwaitedView:
     overdue: tuple[str, ...]
 
 
-class Kept:
-    """The verdicts of one question while its accepts are kept as awaited. Used as a block: accepts that are not told by
-    its end are not awaited any more.
-
-    Attributes:
-        verdicts: as they stand; accepts of a world in which an outcome is overdue have become something else.
-    """
-
-    def __init__(self, verdicts: Sequence[Verdict], withdraw: Callable[[Sequence[str]], None]) -> None:
-        self.verdicts = list(verdicts)
-        self._withdraw = withdraw
-        self._ids: dict[str, None] = {}
-
-    @property
-    def waited(self) -> bool:
-        """True if the store was asked, so that other things may have happened meanwhile."""
-        return bool(self._ids)
-
-    def add(self, decision_id: str) -> None:
-        """Take note that an accept is kept."""
-        self._ids[decision_id] = None
-
-    def told(self, verdicts: Sequence[Verdict]) -> None:
-        """These are the verdicts that the caller gets."""
-        for verdict in verdicts:
-            if verdict.found is Decision.ACCEPT:
-                self._ids.pop(verdict.decision_id, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._ids:
-            self._withdraw(tuple(self._ids))
-
-
 class Awaiting:
     """Awaited outcomes in the service. Call it from the event loop only."""
 
@@ -132,12 +92,8 @@ class Awaiting:
         self._known: dict[Key, Awaited] = {}
         self._fresh: SharedRuns[Key, Awaited | None] = SharedRuns(self._read)
         self._threads = ThreadPoolExecutor(2, "guardrail-awaiting")
-        self._withdrawn: dict[str, Key] = {}
-        self._withdrawing = asyncio.Lock()
-        self._withdrawal: asyncio.Task[None] | None = None
-        self._withdrawals_fail = False
+        self._withdrawals = Withdrawals(writer, store, self._clock)
         self._behind: set[Key] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._sweeps: asyncio.Task[None] | None = None
         self._looked_at, self._pause = time.monotonic(), SWEEP_SECONDS
         self._counted: set[str] = set()
@@ -198,7 +154,7 @@ class Awaiting:
         :raises StoreError: if they could not be kept: then there is no accept.
         """
         world = verdicts[0].world if verdicts else ""
-        kept = Kept(verdicts, lambda ids: self._withdraw(policy.name, world, ids))
+        kept = Kept(verdicts, lambda ids: self._withdrawals.add(policy.name, world, ids))
         places = [i for i, v in enumerate(verdicts) if v.decision is Decision.ACCEPT and not v.shadow]
         within = policy.spec.reporting.within
         if within is None or not places:
@@ -232,44 +188,7 @@ class Awaiting:
     def _never_told(self, writing: asyncio.Task[Any], policy: str, world: str, new: Sequence[NewAwaited]) -> None:
         if not writing.cancelled():
             writing.exception()  # the loop must not complain about an error that nobody asks for
-        self._withdraw(policy, world, [one.decision_id for one in new])
-
-    def _withdraw(self, policy: str, world: str, decision_ids: Sequence[str]) -> None:
-        """Await outcomes no longer that nobody was told to bring about; tried again until the store has it."""
-        for decision_id in decision_ids:
-            if len(self._withdrawn) < MAX_WITHDRAWN:
-                self._withdrawn[decision_id] = (policy, world)
-        # While the store is away the sweeps try, not each check that it refuses.
-        if not self._withdrawals_fail and (self._withdrawal is None or self._withdrawal.done()):
-            self._withdrawal = self._keep_running(self._release_withdrawn())
-
-    async def _release_withdrawn(self) -> None:
-        async with self._withdrawing:
-            tried: set[str] = set()
-            while rest := [decision_id for decision_id in self._withdrawn if decision_id not in tried]:
-                tried.update(rest)
-                for decision_id in rest:
-                    if not await self._release(decision_id):
-                        return  # the next transaction would fail, too
-
-    async def _release(self, decision_id: str) -> bool:
-        """Withdraw one; False if the store does not answer."""
-        key, now = self._withdrawn[decision_id], self._clock()
-        try:
-            await self._writer.run(functools.partial(self._store.release_outcomes, *key, [decision_id], now))
-        except (DecisionNotFound, ReportConflict):
-            pass  # it was never written; or somebody knew of it after all
-        except GuardrailError as error:
-            if isinstance(error, StoreCorrupt):
-                log.error("awaited_outcome_not_withdrawn", decision_id=decision_id, why=str(error))
-                return True
-            if not self._withdrawals_fail:
-                log.warning("awaited_outcomes_not_withdrawn", count=len(self._withdrawn), why=str(error))
-            self._withdrawals_fail = True
-            return False
-        self._withdrawals_fail = False
-        del self._withdrawn[decision_id]
-        return True
+        self._withdrawals.add(policy, world, [one.decision_id for one in new])
 
     # ------------------------------------------------------------ what settles them, and what is shown
 
@@ -343,8 +262,7 @@ class Awaiting:
         if self._sweeps is not None:
             self._sweeps.cancel()
             await asyncio.wait({self._sweeps})
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._withdrawals.close()
         await self._fresh.close()
         await asyncio.to_thread(self._threads.shutdown)
 
@@ -369,7 +287,7 @@ class Awaiting:
 
     async def _sweep(self) -> None:
         """Bring what is known level with the store, tell what is new of it, and take for harm what is to be."""
-        await self._release_withdrawn()
+        await self._withdrawals.release()
         timed = self._timed()
         started = time.monotonic()
         found = {(one.policy, one.world): one for one in await self.worlds()}
@@ -456,12 +374,6 @@ class Awaiting:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    def _keep_running(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _new(

@@ -25,7 +25,7 @@ from guardrail.errors import (
     WorldNotFound,
 )
 from guardrail.replay import replay
-from guardrail.server import app, awaiting
+from guardrail.server import app, awaiting, withdrawals
 from guardrail.store import open_store
 from guardrail.store.base import NewObservation
 
@@ -393,25 +393,24 @@ class _Released:
 
 def test_what_cannot_be_withdrawn_is_tried_once_at_a_time_and_has_a_limit(monkeypatch):
     """While the store is away, each check that it refuses leaves something to withdraw."""
-    monkeypatch.setattr(awaiting, "MAX_WITHDRAWN", 5)
+    monkeypatch.setattr(withdrawals, "MAX_WITHDRAWN", 5)
     ids = [str(i) for i in range(8)]
 
     async def main():
         writer, store = _Writer(), _Released()
-        waiting = awaiting.Awaiting(None, writer, store, None)
+        waiting = withdrawals.Withdrawals(writer, store, lambda: 0.0)
         for one in ids:
-            waiting._withdraw("policy", "world", [one])
-        while waiting._tasks:
-            await asyncio.wait(set(waiting._tasks))
+            waiting.add("policy", "world", [one])
+        await waiting.close()
         assert writer.calls == 1
-        waiting._withdraw("policy", "world", ["later"])  # a check that the store refuses is no reason to try again
-        assert not waiting._tasks
-        task = asyncio.create_task(waiting._release_withdrawn())
+        waiting.add("policy", "world", ["later"])  # a check that the store refuses is no reason to try again
+        assert waiting._task.done()
+        task = asyncio.create_task(waiting.release())
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait({task})
         writer.fails = False
-        await waiting._release_withdrawn()
+        await waiting.release()
         assert store.ids == ids[:5]
         await waiting.close()
 
