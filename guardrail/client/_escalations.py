@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from guardrail.approvals import EscalationState
 from guardrail.client._call import Call
 from guardrail.client._failures import no_service
-from guardrail.client._shared import logged, require
+from guardrail.client._reads import logged
+from guardrail.client._shared import require
 from guardrail.client.results import EscalatedAction
 from guardrail.domain import Decision, ReasonCode
 from guardrail.v1 import guardrail_pb2 as pb

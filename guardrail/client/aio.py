@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from guardrail.approvals import EscalationState
-from guardrail.client import _escalations, _shared, _tracing
+from guardrail.client import _escalations, _reads, _shared, _tracing
 from guardrail.client._call import DEFAULT_TIMEOUT, Call, Metadata, seconds
 from guardrail.client._escalations import waits_for_a_person
 from guardrail.client._failures import from_call
@@ -284,7 +284,7 @@ class AsyncClient:
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return await self._run(_shared.world(policy, world, hypotheses))
+        return await self._run(_reads.world(policy, world, hypotheses))
 
     async def worlds(self, policy: str | None = None) -> AsyncIterator[WorldEntry]:
         """Worlds that hold observations, sorted by policy and world, fetched page by page.
@@ -293,7 +293,7 @@ class AsyncClient:
         """
         token = ""
         while True:
-            page, token = await self._run(_shared.worlds(policy, token))
+            page, token = await self._run(_reads.worlds(policy, token))
             for entry in page:
                 yield entry
             if not token:
@@ -306,7 +306,7 @@ class AsyncClient:
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return await self._run(_shared.session(policy, world, session))
+        return await self._run(_reads.session(policy, world, session))
 
     async def decision(self, decision_id: str) -> LoggedDecision:
         """One record of the decision log.
@@ -314,7 +314,7 @@ class AsyncClient:
         :raises DecisionNotFound: if there is none of that id.
         :raises ServiceError: if the call failed.
         """
-        return await self._run(_shared.decision(decision_id))
+        return await self._run(_reads.decision(decision_id))
 
     async def decisions(
         self, policy: str | None = None, world: str | None = None, *, limit: int | None = None
@@ -331,7 +331,7 @@ class AsyncClient:
         """
         token, left = "", limit
         while True:
-            page, token = await self._run(_shared.decisions(policy, world, left, token))
+            page, token = await self._run(_reads.decisions(policy, world, left, token))
             for one in page[:left]:
                 yield one
             left = None if left is None else left - len(page)
@@ -388,7 +388,7 @@ class AsyncClient:
 
         :raises ServiceError: if the call failed.
         """
-        return await self._run(_shared.policies())
+        return await self._run(_reads.policies())
 
     async def policy(self, name: str) -> PolicyInfo:
         """One loaded policy with its document.
@@ -396,7 +396,7 @@ class AsyncClient:
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return await self._run(_shared.policy(name))
+        return await self._run(_reads.policy(name))
 
     async def validate_policy(self, document: str, path: str = "policy.yaml") -> PolicyCheck:
         """Whether a YAML document is a policy; it is not loaded. `path` names the file in the problems.
@@ -404,7 +404,7 @@ class AsyncClient:
         :raises InvalidInput: if the document is empty or too large.
         :raises ServiceError: if the call failed.
         """
-        return await self._run(_shared.validate_policy(document, path))
+        return await self._run(_reads.validate_policy(document, path))
 
     async def reset_world(
         self, policy: str, world: str, *, generation: int, reason: str, timeout: float | None = None
@@ -426,14 +426,14 @@ class AsyncClient:
         :raises GenerationMismatch: if another generation is the present one.
         :raises ServiceError: if the call failed otherwise; the world may have been reset all the same.
         """
-        return await self._run(_shared.reset_world(policy, world, generation, reason), timeout)
+        return await self._run(_reads.reset_world(policy, world, generation, reason), timeout)
 
     async def reload_policies(self, timeout: float | None = None) -> Reloaded:
         """Make the service read its policy files again, all or none.
 
         :raises ServiceError: if a file is not a policy (reason POLICY_INVALID, nothing was loaded) or the call failed.
         """
-        return await self._run(_shared.reload_policies(), timeout)
+        return await self._run(_reads.reload_policies(), timeout)
 
     def watch(self, policy: str | None = None, world: str | None = None) -> AsyncWatch:
         """Decisions as they are made, from now on; without an end unless closed.
@@ -444,7 +444,7 @@ class AsyncClient:
 
         :raises ServiceError: while iterating, if the stream breaks.
         """
-        call = _shared.watch(policy, world)
+        call = _reads.watch(policy, world)
         if self._closed:
             raise call.closed()
         stream: Send = self._open().unary_stream(call.path, call.serialize, None)

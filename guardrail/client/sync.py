@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 import grpc
 
 from guardrail.approvals import EscalationState
-from guardrail.client import _escalations, _shared, _tracing
+from guardrail.client import _escalations, _reads, _shared, _tracing
 from guardrail.client._call import DEFAULT_TIMEOUT, Call, Metadata, seconds
 from guardrail.client._escalations import waits_for_a_person
 from guardrail.client._failures import from_call
@@ -276,7 +276,7 @@ class Client:
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return self._run(_shared.world(policy, world, hypotheses))
+        return self._run(_reads.world(policy, world, hypotheses))
 
     def worlds(self, policy: str | None = None) -> Iterator[WorldEntry]:
         """Worlds that hold observations, sorted by policy and world, fetched page by page.
@@ -285,7 +285,7 @@ class Client:
         """
         token = ""
         while True:
-            page, token = self._run(_shared.worlds(policy, token))
+            page, token = self._run(_reads.worlds(policy, token))
             yield from page
             if not token:
                 return
@@ -297,7 +297,7 @@ class Client:
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return self._run(_shared.session(policy, world, session))
+        return self._run(_reads.session(policy, world, session))
 
     def decision(self, decision_id: str) -> LoggedDecision:
         """One record of the decision log.
@@ -305,7 +305,7 @@ class Client:
         :raises DecisionNotFound: if there is none of that id.
         :raises ServiceError: if the call failed.
         """
-        return self._run(_shared.decision(decision_id))
+        return self._run(_reads.decision(decision_id))
 
     def decisions(
         self, policy: str | None = None, world: str | None = None, *, limit: int | None = None
@@ -322,7 +322,7 @@ class Client:
         """
         token, left = "", limit
         while True:
-            page, token = self._run(_shared.decisions(policy, world, left, token))
+            page, token = self._run(_reads.decisions(policy, world, left, token))
             yield from page[:left]
             left = None if left is None else left - len(page)
             if not token or (left is not None and left <= 0):
@@ -377,7 +377,7 @@ class Client:
 
         :raises ServiceError: if the call failed.
         """
-        return self._run(_shared.policies())
+        return self._run(_reads.policies())
 
     def policy(self, name: str) -> PolicyInfo:
         """One loaded policy with its document.
@@ -385,7 +385,7 @@ class Client:
         :raises PolicyNotFound: if no policy of that name is loaded.
         :raises ServiceError: if the call failed.
         """
-        return self._run(_shared.policy(name))
+        return self._run(_reads.policy(name))
 
     def validate_policy(self, document: str, path: str = "policy.yaml") -> PolicyCheck:
         """Whether a YAML document is a policy; it is not loaded. `path` names the file in the problems.
@@ -393,7 +393,7 @@ class Client:
         :raises InvalidInput: if the document is empty or too large.
         :raises ServiceError: if the call failed.
         """
-        return self._run(_shared.validate_policy(document, path))
+        return self._run(_reads.validate_policy(document, path))
 
     def reset_world(
         self, policy: str, world: str, *, generation: int, reason: str, timeout: float | None = None
@@ -415,14 +415,14 @@ class Client:
         :raises GenerationMismatch: if another generation is the present one.
         :raises ServiceError: if the call failed otherwise; the world may have been reset all the same.
         """
-        return self._run(_shared.reset_world(policy, world, generation, reason), timeout)
+        return self._run(_reads.reset_world(policy, world, generation, reason), timeout)
 
     def reload_policies(self, timeout: float | None = None) -> Reloaded:
         """Make the service read its policy files again, all or none.
 
         :raises ServiceError: if a file is not a policy (reason POLICY_INVALID, nothing was loaded) or the call failed.
         """
-        return self._run(_shared.reload_policies(), timeout)
+        return self._run(_reads.reload_policies(), timeout)
 
     def watch(self, policy: str | None = None, world: str | None = None) -> Watch:
         """Decisions as they are made, from now on; without an end unless closed.
@@ -433,7 +433,7 @@ class Client:
 
         :raises ServiceError: while iterating, if the stream breaks.
         """
-        call = _shared.watch(policy, world)
+        call = _reads.watch(policy, world)
         if self._closed.is_set():
             raise call.closed()
         stream: Send = self._channel.unary_stream(call.path, call.serialize, None)

@@ -13,10 +13,10 @@ import yaml
 
 from guardrail.domain import Decision, ReasonCode
 from guardrail.server.health import NAMES
+from guardrail.server.metric_definitions import DEFINITIONS
 from guardrail.server.metrics import (
     CANCELLED,
     DEADLINE_EXCEEDED,
-    DEFINITIONS,
     WORLD_STATES,
     EscalationEvent,
     OutcomeEvent,

@@ -100,7 +100,7 @@ def test_the_document_is_the_table():
 
 
 def test_every_metric_of_the_table_is_one_of_the_service():
-    from guardrail.server.metrics import DEFINITIONS
+    from guardrail.server.metric_definitions import DEFINITIONS
 
     assert {sign.name for fault in FAULTS for sign in fault.signs} <= {definition.name for definition in DEFINITIONS}
 

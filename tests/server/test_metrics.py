@@ -14,7 +14,8 @@ from guardrail import NoVerdict, Report
 from guardrail.errors import InvalidInput, NotServing, PolicyNotFound, ReportConflict
 from guardrail.server import exposition
 from guardrail.server.exposition import MAX_HEAD, Exposition
-from guardrail.server.metrics import DEFINITIONS, Metrics
+from guardrail.server.metric_definitions import DEFINITIONS
+from guardrail.server.metrics import Metrics
 
 LOW, HIGH = {"kind": "low"}, {"kind": "high"}
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"

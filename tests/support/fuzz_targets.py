@@ -19,7 +19,7 @@ import grpc.aio
 import numpy as np
 from service_model import Model, parses
 
-from guardrail.client import _shared
+from guardrail.client import _reads, _shared
 from guardrail.errors import GuardrailError, NoVerdict, PolicyError, SnapshotInvalid
 from guardrail.guard import Judge
 from guardrail.policy import load_policy, parse_policy
@@ -99,14 +99,14 @@ def other_replies(data):
     calls = [
         _shared.report("coin", "w", report),
         _shared.report_many("coin", "w", [report]),
-        _shared.world("coin", "w"),
-        _shared.worlds(None, ""),
-        _shared.decision("d"),
-        _shared.watch(None, None),
-        _shared.policies(),
-        _shared.policy("coin"),
-        _shared.validate_policy("x", "p"),
-        _shared.reload_policies(),
+        _reads.world("coin", "w"),
+        _reads.worlds(None, ""),
+        _reads.decision("d"),
+        _reads.watch(None, None),
+        _reads.policies(),
+        _reads.policy("coin"),
+        _reads.validate_policy("x", "p"),
+        _reads.reload_policies(),
     ]
     for call in calls:
         try:
