@@ -11,13 +11,11 @@ import structlog
 
 from guardrail.approvals import EscalationState
 from guardrail.awaiting import degraded, notices_of, overdue_reason
-from guardrail.canonical import canonical_json, digest
 from guardrail.domain import (
     Decision,
     Guarantee,
     HarmBound,
     JsonObject,
-    JsonValue,
     PosteriorSummary,
     Reason,
     ReasonCode,
@@ -26,15 +24,10 @@ from guardrail.domain import (
 from guardrail.errors import (
     DeadlinePassed,
     DecisionNotFound,
-    GuardrailError,
-    InvalidInput,
-    ReportConflict,
     RevisionMismatch,
     WorldNotFound,
-    WorldUnavailable,
 )
 from guardrail.guard import STALE, Judge, PreparedCheck
-from guardrail.hypotheses.base import Row
 from guardrail.policy import Policy
 from guardrail.server import tracing
 from guardrail.server.approving import Approving, EscalationView, Place
@@ -42,33 +35,22 @@ from guardrail.server.awaiting import AwaitedView, Awaiting
 from guardrail.server.budgets import Budgets, SessionView
 from guardrail.server.calibrating import Calibrating
 from guardrail.server.following import Following
-from guardrail.server.metrics import Metrics, ReportResult
+from guardrail.server.metrics import Metrics
 from guardrail.server.outcome_watch import Standing
 from guardrail.server.recent import Listed, RecentDecisions
 from guardrail.server.recent import Place as DecisionPlace
 from guardrail.server.registry import LoadedPolicy, Registry
+from guardrail.server.reporting import Report, Reporting
 from guardrail.server.resetting import Resetting
 from guardrail.server.security.grants import ANYONE, Caller
-from guardrail.server.security.quota import WorldQuota
-from guardrail.server.security.self_report import require_no_self_report
 from guardrail.server.watchers import Watchers
 from guardrail.server.world import World
 from guardrail.server.writer import Writer
-from guardrail.store.base import Appended, NewObservation, ResetRecord, Store, WorldRecord
+from guardrail.store.base import Appended, ResetRecord, Store, WorldRecord
 from guardrail.store.decisions import LoggedDecision
 
 ATTEMPTS = 4
 """How often a bound is computed for a world with memory before its checks are rejected as stale."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One outcome as it was reported."""
-
-    observation_id: str
-    context: JsonObject
-    action: JsonObject
-    outcome: JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +91,7 @@ class Service:
         self._metrics = metrics
         self._awaiting = awaiting
         self._resetting = Resetting(registry, writer, store)
-        self._quota = WorldQuota(store)
+        self._reporting = Reporting(registry, writer, store, awaiting, metrics)
         self._recent = RecentDecisions(writer, store)
         self._approving = Approving(writer, store, metrics)
         self._budgets = Budgets(writer, store, metrics)
@@ -275,58 +257,7 @@ class Service:
         :raises StoreError: if they could not be committed; none was taken up.
         :raises WorldUnavailable: if the world's posterior is lost; they may have been committed.
         """
-        loaded = await self._open_for_reports(policy)
-        try:
-            if caller.max_worlds is None or self._registry.find_world(loaded, world_id) is not None:
-                return await self._take_up(loaded, world_id, reports, caller)
-
-            async def take_up() -> list[Appended]:
-                return await self._take_up(await self._open_for_reports(policy), world_id, reports, caller)
-
-            return await self._quota.make(caller, policy, world_id, take_up)
-        except ReportConflict:
-            raise
-        except GuardrailError:
-            self._metrics.reported(policy, "refused", len(reports))
-            raise
-
-    async def _take_up(
-        self, loaded: LoadedPolicy, world_id: str, reports: Sequence[Report], caller: Caller
-    ) -> list[Appended]:
-        # From here to the append there is no await, so a reload cannot come in between.
-        require_no_self_report(loaded.judge.policy, world_id, caller)
-        encoded = [_encode(loaded, report) for report in reports]
-        world = self._registry.world_to_report(loaded, world_id)
-        policy = loaded.judge.policy.name
-        new = [_new_observation(loaded.judge.policy, world_id, report, caller) for report in reports]
-
-        def take_up(results: Sequence[Appended]) -> None:
-            for one, (row, outcome), result in zip(new, encoded, results, strict=True):
-                if result.duplicate or result.conflict:
-                    continue
-                kept = self._registry.keep(loaded, world)
-                if not kept.commit(row, outcome, result.sequence, result.generation, one.observation_id):
-                    self._registry.catch_up.soon(policy, world_id)
-
-        def look_again(commit: asyncio.Future[list[Appended]]) -> None:
-            if not commit.cancelled() and commit.exception() is not None:
-                self._registry.catch_up.soon(policy, world_id)  # they may have been written all the same
-
-        commit = self._writer.append(new, take_up)
-        loaded.in_flight.add(commit)
-        commit.add_done_callback(loaded.in_flight.discard)
-        commit.add_done_callback(look_again)
-        with tracing.part("guardrail.store.append"):
-            results = await asyncio.shield(commit)
-        await self._require_taken_up(policy, world_id, results)
-        for result in results:
-            kind: ReportResult = "conflict" if result.conflict else "duplicate" if result.duplicate else "taken_up"
-            self._metrics.reported(policy, kind)
-        self._awaiting.reported(policy, sum(result.settled for result in results))
-        conflicts = [r.observation_id for r, a in zip(reports, results, strict=True) if a.conflict]
-        if conflicts:
-            raise ReportConflict(f"reported before with other content: {', '.join(map(repr, conflicts[:5]))}")
-        return results
+        return await self._reporting.report(policy, world_id, reports, caller)
 
     async def not_taken(self, policy: str, world_id: str, decision_ids: Sequence[str], caller: Caller = ANYONE) -> int:
         """Await the outcomes of accepted actions no longer that were not carried out. How many were awaited.
@@ -337,9 +268,7 @@ class Service:
         :raises ReportConflict: if an outcome of any of them was reported, or taken for harm; none was released.
         :raises StoreError: if the store failed; they may have been released all the same.
         """
-        loaded = self._registry.policy(policy).judge.policy
-        require_no_self_report(loaded, world_id, caller)
-        return await self._awaiting.not_taken(loaded, world_id, decision_ids)
+        return await self._reporting.not_taken(policy, world_id, decision_ids, caller)
 
     async def world(self, policy: str, world_id: str, hypotheses: int = 0) -> WorldView:
         """The posterior of a world at a glance, and so many of its hypotheses, or parameters, in full.
@@ -483,28 +412,6 @@ class Service:
             raise RevisionMismatch(f"policy {policy!r} is loaded at revision {present}, not {revision}")
         return loaded
 
-    async def _require_taken_up(self, policy: str, world_id: str, results: Sequence[Appended]) -> None:
-        """Wait until the posterior rests on everything that was acknowledged, duplicates included.
-
-        :raises WorldUnavailable: if it does not; the world is then rebuilt from its log, which has everything.
-        """
-        written = [r for r in results if not r.conflict]
-        if not written:
-            return
-        last = max(written, key=lambda r: (r.generation, r.sequence))
-        try:
-            await self._registry.catch_up.settle(policy, world_id, last.sequence, last.generation)
-        except WorldUnavailable:
-            self._registry.catch_up.soon(policy, world_id)
-            raise
-
-    async def _open_for_reports(self, policy: str) -> LoadedPolicy:
-        loaded = self._registry.policy(policy)
-        while not loaded.reporting.is_set():
-            await loaded.reporting.wait()
-            loaded = self._registry.policy(policy)
-        return loaded
-
 
 def _outdated(judge: Judge, check: PreparedCheck, verdict: Verdict, generation: int) -> Verdict:
     """A rejection in the place of an accept that rests on a posterior which is not the current one any more."""
@@ -523,17 +430,3 @@ def _outdated(judge: Judge, check: PreparedCheck, verdict: Verdict, generation: 
 def _require_in_time(expires: float | None, what: str) -> None:
     if expires is not None and time.monotonic() >= expires:
         raise DeadlinePassed(f"the caller's deadline passed before {what}")
-
-
-def _encode(loaded: LoadedPolicy, report: Report) -> tuple[Row, float]:
-    try:
-        return loaded.judge.encode_observation(report.context, report.action, report.outcome)
-    except InvalidInput as error:
-        raise InvalidInput(f"report {report.observation_id!r}: {error}", error.reason) from error
-
-
-def _new_observation(policy: Policy, world_id: str, report: Report, caller: Caller) -> NewObservation:
-    # The digest is one of what is kept: that of a redacted value could be guessed from.
-    action, context = policy.kept_action(report.action), policy.kept_context(report.context)
-    content = canonical_json({"action": action, "context": context, "outcome": report.outcome})
-    return NewObservation(policy.name, world_id, report.observation_id, digest(content), content, caller.name)

@@ -25,10 +25,11 @@ from guardrail.server.calibrating import calibration_message
 from guardrail.server.listing import decisions_page, escalation_message, escalations_page, place_of
 from guardrail.server.metrics import CANCELLED, DEADLINE_EXCEEDED, Metrics
 from guardrail.server.reasons import INTERNAL
+from guardrail.server.reporting import Report
 from guardrail.server.requests import admit
 from guardrail.server.security.gate import Gate
 from guardrail.server.security.grants import Caller
-from guardrail.server.service import Report, Service, WorldView
+from guardrail.server.service import Service, WorldView
 from guardrail.server.status import DEFECT, abort, abort_with
 from guardrail.store.base import Appended
 from guardrail.store.decisions import LoggedDecision

@@ -17,7 +17,8 @@ from guardrail.server.following import Following
 from guardrail.server.kernel import KernelThread
 from guardrail.server.metrics import Metrics
 from guardrail.server.registry import Registry
-from guardrail.server.service import Report, Service
+from guardrail.server.reporting import Report
+from guardrail.server.service import Service
 from guardrail.server.settings import ServerSettings
 from guardrail.server.watchers import Watchers
 from guardrail.server.writer import Writer

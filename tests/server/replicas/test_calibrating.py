@@ -19,7 +19,7 @@ from guardrail.policy import parse_policy
 from guardrail.promises import ALPHA
 from guardrail.server import calibrating, outcome_watch
 from guardrail.server.looking import Looking
-from guardrail.server.service import Report
+from guardrail.server.reporting import Report
 
 TOOLS = """
 schema: guardrail/v1
