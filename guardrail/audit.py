@@ -23,8 +23,6 @@ MAX_FINDINGS = 1_000
 MAX_SUSPECTS = 32
 """Records of a chain that are compared with each other, to tell exchanged ones from edited ones."""
 
-CODES = ("EDITED", "MISSING", "SWAPPED", "CUT", "FOREIGN", "UNSIGNED", "UNCHAINED")
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -176,11 +176,6 @@ class Caller:
             return any(grant.covers_policy(policy) for grant in fitting)
         return any(grant.covers(policy, world) for grant in fitting)
 
-    @property
-    def is_anyone(self) -> bool:
-        """True if callers are not told apart."""
-        return self is ANYONE
-
 
 def _reaches(scope: Scope, grant: Grant, policy: str, world: str) -> bool:
     match scope:
